@@ -1,0 +1,232 @@
+package wal
+
+import (
+	"encoding/binary"
+	"math"
+
+	"github.com/tidemark-io/tidemark/metadata"
+)
+
+// ExtentRef is a manifest entry: where a run of batches lies.
+type ExtentRef struct {
+	Incarnation  metadata.Incarnation
+	Slot         uint64
+	Position     int64 // in the object, not in its data
+	Len          int64
+	RawLen       int64
+	Zstd         bool
+	Base, Last   int64 // offsets, both inclusive
+	MaxTimestamp int64
+	Epoch        int32
+	CRC          uint32
+}
+
+// PageRef is a manifest entry for a page of older extents.
+type PageRef struct {
+	Epoch        int32 // of the leader that wrote the page
+	Number       uint32
+	Base, Last   int64
+	MaxTimestamp int64
+	Entries      int32
+}
+
+// EpochStart is the first offset of a leader epoch.
+type EpochStart struct {
+	Epoch int32
+	Start int64
+}
+
+// ProducerBatch is one of the last batches of a producer, kept to recognise a
+// duplicate and to answer it with the original offset.
+type ProducerBatch struct {
+	BaseSequence    int32
+	LastOffsetDelta int32
+	Base            int64
+	Timestamp       int64
+}
+
+// Producer is the committed state of an idempotent producer in a partition.
+type Producer struct {
+	ID      int64
+	Epoch   int16
+	Updated int64 // milliseconds since the epoch, by the leader's clock
+	Batches []ProducerBatch
+}
+
+// PartitionState is all that a new leader needs to go on from End.
+type PartitionState struct {
+	Partition metadata.TopicPartition
+	// Epoch is the leader epoch under which the state was written.
+	Epoch    int32
+	LogStart int64
+	End      int64
+	Epochs   []EpochStart
+	Pages    []PageRef
+	NextPage uint32
+	Tail     []ExtentRef
+	// Expired is set once the state of some producer was forgotten for age:
+	// from then on an unknown producer may begin at any sequence.
+	Expired   bool
+	Producers []Producer
+}
+
+const (
+	refMinLen      = 12
+	pageRefMinLen  = 6
+	epochMinLen    = 2
+	producerMinLen = 5
+	batchMinLen    = 4
+)
+
+// AppendState encodes s behind b.
+func AppendState(b []byte, s *PartitionState) []byte {
+	b = appendTopicPartition(b, s.Partition)
+	b = binary.AppendUvarint(b, uint64(s.Epoch))
+	b = binary.AppendUvarint(b, uint64(s.LogStart))
+	b = binary.AppendUvarint(b, uint64(s.End))
+	b = binary.AppendUvarint(b, uint64(len(s.Epochs)))
+	for _, e := range s.Epochs {
+		b = binary.AppendUvarint(b, uint64(e.Epoch))
+		b = binary.AppendUvarint(b, uint64(e.Start))
+	}
+	b = binary.AppendUvarint(b, uint64(len(s.Pages)))
+	for _, p := range s.Pages {
+		b = binary.AppendUvarint(b, uint64(p.Epoch))
+		b = binary.AppendUvarint(b, uint64(p.Number))
+		b = binary.AppendUvarint(b, uint64(p.Base))
+		b = binary.AppendUvarint(b, uint64(p.Last-p.Base))
+		b = binary.AppendVarint(b, p.MaxTimestamp)
+		b = binary.AppendUvarint(b, uint64(p.Entries))
+	}
+	b = binary.AppendUvarint(b, uint64(s.NextPage))
+	b = appendRefs(b, s.Tail)
+	var flags byte
+	if s.Expired {
+		flags = 1
+	}
+	b = append(b, flags)
+	b = binary.AppendUvarint(b, uint64(len(s.Producers)))
+	for i := range s.Producers {
+		b = appendProducer(b, &s.Producers[i])
+	}
+	return b
+}
+
+// DecodeState decodes one state that fills b (or a prefix of it, of a newer minor).
+func DecodeState(b []byte) (*PartitionState, error) {
+	d := &decoder{b: b}
+	s := decodeState(d)
+	return s, d.err
+}
+
+func decodeState(d *decoder) *PartitionState {
+	s := &PartitionState{Partition: d.topicPartition()}
+	s.Epoch = int32(d.uvarint(math.MaxInt32, "leader epoch"))
+	s.LogStart = int64(d.uvarint(math.MaxInt64, "log start offset"))
+	s.End = int64(d.uvarint(math.MaxInt64, "end offset"))
+	s.Epochs = make([]EpochStart, d.count(epochMinLen, "epochs"))
+	for i := range s.Epochs {
+		s.Epochs[i].Epoch = int32(d.uvarint(math.MaxInt32, "epoch"))
+		s.Epochs[i].Start = int64(d.uvarint(math.MaxInt64, "epoch start"))
+	}
+	s.Pages = make([]PageRef, d.count(pageRefMinLen, "pages"))
+	for i := range s.Pages {
+		p := &s.Pages[i]
+		p.Epoch = int32(d.uvarint(math.MaxInt32, "page epoch"))
+		p.Number = uint32(d.uvarint(math.MaxUint32, "page number"))
+		p.Base = int64(d.uvarint(math.MaxInt64, "page base"))
+		p.Last = p.Base + int64(d.uvarint(uint64(math.MaxInt64-p.Base), "page last"))
+		p.MaxTimestamp = d.varint("page timestamp")
+		p.Entries = int32(d.uvarint(math.MaxInt32, "page entries"))
+	}
+	s.NextPage = uint32(d.uvarint(math.MaxUint32, "next page"))
+	s.Tail = decodeRefs(d)
+	s.Expired = d.u8("flags")&1 != 0
+	s.Producers = make([]Producer, d.count(producerMinLen, "producers"))
+	for i := range s.Producers {
+		decodeProducer(d, &s.Producers[i])
+	}
+	return s
+}
+
+// appendRefs encodes entries as differences, which zstd and varints both like.
+func appendRefs(b []byte, refs []ExtentRef) []byte {
+	b = binary.AppendUvarint(b, uint64(len(refs)))
+	var prev ExtentRef
+	for i := range refs {
+		r := &refs[i]
+		b = binary.AppendVarint(b, int64(r.Incarnation-prev.Incarnation))
+		b = binary.AppendVarint(b, int64(r.Slot-prev.Slot))
+		b = binary.AppendUvarint(b, uint64(r.Position))
+		b = binary.AppendUvarint(b, uint64(r.Len))
+		raw := uint64(0)
+		if r.Zstd {
+			raw = uint64(r.RawLen) + 1
+		}
+		b = binary.AppendUvarint(b, raw)
+		b = binary.AppendVarint(b, r.Base-prev.Base)
+		b = binary.AppendUvarint(b, uint64(r.Last-r.Base))
+		b = binary.AppendVarint(b, r.MaxTimestamp-prev.MaxTimestamp)
+		b = binary.AppendUvarint(b, uint64(r.Epoch))
+		b = binary.BigEndian.AppendUint32(b, r.CRC)
+		prev = *r
+	}
+	return b
+}
+
+func decodeRefs(d *decoder) []ExtentRef {
+	refs := make([]ExtentRef, d.count(refMinLen, "extent references"))
+	var prev ExtentRef
+	for i := range refs {
+		r := &refs[i]
+		r.Incarnation = prev.Incarnation + metadata.Incarnation(d.varint("incarnation"))
+		r.Slot = prev.Slot + uint64(d.varint("slot"))
+		r.Position = int64(d.uvarint(math.MaxInt64, "position"))
+		r.Len = int64(d.uvarint(math.MaxInt32, "length"))
+		r.RawLen = r.Len
+		if raw := d.uvarint(math.MaxInt32, "raw length"); raw > 0 {
+			r.Zstd, r.RawLen = true, int64(raw)-1
+		}
+		r.Base = prev.Base + d.varint("base offset")
+		if r.Base < 0 {
+			d.fail("negative base offset")
+		}
+		r.Last = r.Base + int64(d.uvarint(math.MaxInt32, "last offset"))
+		r.MaxTimestamp = prev.MaxTimestamp + d.varint("timestamp")
+		r.Epoch = int32(d.uvarint(math.MaxInt32, "epoch"))
+		r.CRC = d.u32("CRC32C")
+		prev = *r
+		if d.err != nil {
+			return nil
+		}
+	}
+	return refs
+}
+
+func appendProducer(b []byte, p *Producer) []byte {
+	b = binary.AppendUvarint(b, uint64(p.ID))
+	b = binary.AppendUvarint(b, uint64(uint16(p.Epoch)))
+	b = binary.AppendVarint(b, p.Updated)
+	b = binary.AppendUvarint(b, uint64(len(p.Batches)))
+	for _, t := range p.Batches {
+		b = binary.AppendUvarint(b, uint64(uint32(t.BaseSequence)))
+		b = binary.AppendUvarint(b, uint64(t.LastOffsetDelta))
+		b = binary.AppendUvarint(b, uint64(t.Base))
+		b = binary.AppendVarint(b, t.Timestamp-p.Updated)
+	}
+	return b
+}
+
+func decodeProducer(d *decoder, p *Producer) {
+	p.ID = int64(d.uvarint(math.MaxInt64, "producer id"))
+	p.Epoch = int16(uint16(d.uvarint(math.MaxUint16, "producer epoch")))
+	p.Updated = d.varint("producer time")
+	p.Batches = make([]ProducerBatch, d.count(batchMinLen, "producer batches"))
+	for i := range p.Batches {
+		t := &p.Batches[i]
+		t.BaseSequence = int32(uint32(d.uvarint(math.MaxUint32, "base sequence")))
+		t.LastOffsetDelta = int32(d.uvarint(math.MaxInt32, "last offset delta"))
+		t.Base = int64(d.uvarint(math.MaxInt64, "batch base"))
+		t.Timestamp = p.Updated + d.varint("batch time")
+	}
+}
