@@ -1,0 +1,36 @@
+package tiering
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/tidemark-io/tidemark/metadata"
+)
+
+// metadataChains keeps Chains in the metadata store.
+type metadataChains struct{ kv metadata.KV }
+
+var _ Chains = metadataChains{}
+
+// NewChains returns Chains over the cluster's metadata store.
+func NewChains(kv metadata.KV) Chains { return metadataChains{kv} }
+
+func (c metadataChains) Load(ctx context.Context, inc metadata.Incarnation) (metadata.Chain, error) {
+	chain, _, err := metadata.LoadChain(ctx, c.kv, inc)
+	return chain, err
+}
+
+func (c metadataChains) Checkpointed(ctx context.Context, inc metadata.Incarnation, slot uint64) error {
+	_, err := metadata.UpdateChain(ctx, c.kv, inc, func(chain *metadata.Chain) error {
+		if chain.End != nil {
+			return fmt.Errorf("%w: its chain was sealed at slot %d", ErrFenced, *chain.End)
+		}
+		chain.Checkpoint = max(chain.Checkpoint, slot)
+		return nil
+	})
+	return err
+}
+
+func (c metadataChains) RecordEnd(ctx context.Context, inc metadata.Incarnation, end uint64) (uint64, error) {
+	return metadata.RecordEnd(ctx, c.kv, inc, end)
+}

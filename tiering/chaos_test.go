@@ -1,0 +1,305 @@
+package tiering
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/tidemark-io/tidemark/metadata"
+	"github.com/tidemark-io/tidemark/tiering/object"
+	"github.com/tidemark-io/tidemark/tiering/object/mem"
+)
+
+// unreliable is a bucket behind a bad network: requests are slow, lost, applied
+// without an answer, and applied long after the caller gave up.
+type unreliable struct {
+	object.Store
+	mu   sync.Mutex
+	r    *rand.Rand
+	rate float64 // of requests that go wrong
+	late sync.WaitGroup
+}
+
+func (u *unreliable) draw() (kind float64, delay time.Duration) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	delay = time.Duration(u.r.ExpFloat64() * float64(5*time.Millisecond))
+	if u.r.Float64() >= u.rate {
+		return 1, delay
+	}
+	return u.r.Float64(), delay
+}
+
+var errNetwork = errors.New("connection reset")
+
+func (u *unreliable) Create(ctx context.Context, key string, data ...[]byte) error {
+	kind, delay := u.draw()
+	time.Sleep(delay)
+	switch {
+	case kind < 0.25: // lost
+		return errNetwork
+	case kind < 0.5: // applied, answer lost
+		_ = u.Store.Create(context.WithoutCancel(ctx), key, data...)
+		return errNetwork
+	case kind < 0.75: // applied late
+		own := make([][]byte, len(data))
+		for i := range data {
+			own[i] = append([]byte(nil), data[i]...)
+		}
+		u.late.Go(func() {
+			time.Sleep(delay * 40)
+			_ = u.Store.Create(context.WithoutCancel(ctx), key, own...)
+		})
+		return errNetwork
+	case kind < 1:
+		return object.ErrThrottled
+	}
+	return u.Store.Create(ctx, key, data...)
+}
+
+func (u *unreliable) Get(ctx context.Context, key string, pos, n int64) ([]byte, error) {
+	kind, delay := u.draw()
+	time.Sleep(delay)
+	if kind < 1 {
+		return nil, errNetwork
+	}
+	return u.Store.Get(ctx, key, pos, n)
+}
+
+// chaos is several logs over one unreliable bucket, with partitions whose
+// owners change all the time and idempotent producers that never give up.
+type chaos struct {
+	*world
+	r     *rand.Rand
+	store *unreliable
+
+	mu     sync.Mutex
+	nodes  []*node
+	owners map[metadata.TopicPartition][]metadata.Owner
+}
+
+func (c *chaos) number(n int) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.r.IntN(n)
+}
+
+// AskRelease fails now and then, as a network does.
+func (c *chaos) AskRelease(ctx context.Context, from metadata.Incarnation, claims []Claim) ([]Released, error) {
+	if c.number(4) == 0 {
+		return nil, errNetwork
+	}
+	return c.world.AskRelease(ctx, from, claims)
+}
+
+// move lets a random node claim and lead a random partition.
+func (c *chaos) move(ctx context.Context, partitions int) {
+	tp := partition(int32(c.number(partitions)))
+	c.mu.Lock()
+	n := c.nodes[c.r.IntN(len(c.nodes))]
+	list := c.owners[tp]
+	epoch := int32(0)
+	if len(list) > 0 {
+		newest := list[len(list)-1]
+		if newest.Incarnation == n.cfg.Incarnation {
+			c.mu.Unlock()
+			return
+		}
+		epoch = newest.Epoch + 1
+	}
+	list = append(list[:len(list):len(list)], metadata.Owner{Incarnation: n.cfg.Incarnation, Epoch: epoch})
+	c.owners[tp] = list
+	c.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	n.Lead(ctx, []LeadRequest{{Partition: tp, Owners: list}}) // a failure is part of the game
+}
+
+// trim drops what a checkpoint made unneeded, as the cluster code does.
+func (c *chaos) trim(n *node) func([]Claim) {
+	return func(claims []Claim) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		for _, claim := range claims {
+			list := c.owners[claim.Partition]
+			for i, o := range list {
+				if o.Incarnation == n.cfg.Incarnation && o.Epoch == claim.Epoch {
+					dropped := list[:i]
+					c.owners[claim.Partition] = list[i:]
+					for _, d := range dropped {
+						if w := c.world.logs[d.Incarnation]; w != nil {
+							w.Forget([]Claim{{Partition: claim.Partition, Epoch: d.Epoch}})
+						}
+					}
+					break
+				}
+			}
+		}
+	}
+}
+
+func (c *chaos) replace(i int) {
+	n := &node{}
+	c.world.tune = func(cfg *Config) {
+		cfg.Peers = c
+		cfg.CheckpointSlots, cfg.CheckpointInterval = 20, 2*time.Second
+		cfg.TailBytes, cfg.ExtentCacheBytes, cfg.UnflushedBytesMax = 64<<10, 64<<10, 16<<20
+		cfg.PutTimeout = time.Second
+	}
+	*n = *c.world.start(c.store)
+	n.Log.OnCheckpoint(c.trim(n))
+	c.mu.Lock()
+	old := c.nodes[i]
+	c.nodes[i] = n
+	c.mu.Unlock()
+	if old != nil && c.number(3) > 0 {
+		old.kill()
+	} // else it goes on as a zombie that nobody gives work to
+}
+
+// produce writes values 0..n-1 of one idempotent producer, three in flight,
+// until each is acknowledged, and returns the offsets acknowledged.
+func (c *chaos) produce(ctx context.Context, tp metadata.TopicPartition, pid int64, n int) map[int]int64 {
+	acked := make(map[int]int64)
+	for first := 0; first < n; {
+		c.mu.Lock()
+		l := c.nodes[c.r.IntN(len(c.nodes))]
+		c.mu.Unlock()
+		var flight []*Appended
+		if p, err := l.Partition(tp); err == nil {
+			for i := first; i < min(n, first+3); i++ {
+				raw, h := makeBatch(pid, 0, int32(i), int64(i), fmt.Sprintf("%d/%d", pid, i))
+				a, err := p.Append(raw, h, 0, false)
+				if err != nil {
+					break
+				}
+				flight = append(flight, a)
+			}
+		}
+		for _, a := range flight {
+			<-a.Done()
+			if a.Err() != nil {
+				break
+			}
+			acked[first] = a.BaseOffset
+			first++
+		}
+		if len(flight) == 0 {
+			time.Sleep(time.Duration(1+c.number(20)) * time.Millisecond)
+		}
+		if ctx.Err() != nil {
+			return acked
+		}
+	}
+	return acked
+}
+
+// Whatever the bucket and the processes do: each acknowledged batch is in the
+// log once, at the offset acknowledged, in its producer's order; others are
+// there once or not at all.
+func TestChaos(t *testing.T) {
+	seeds := 30
+	first := uint64(time.Now().UnixNano())
+	if s := os.Getenv("TIDEMARK_SEED"); s != "" {
+		v, err := strconv.ParseUint(s, 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		first, seeds = v, 1
+	}
+	if testing.Short() {
+		seeds = min(seeds, 5)
+	}
+	for i := range seeds {
+		seed := first + uint64(i)
+		if !t.Run(fmt.Sprint(seed), func(t *testing.T) { synctest.Test(t, func(t *testing.T) { runChaos(t, seed) }) }) {
+			t.Fatalf("TIDEMARK_SEED=%d repeats it", seed)
+		}
+	}
+}
+
+func runChaos(t *testing.T, seed uint64) {
+	const partitions, producersEach, values = 3, 2, 40
+	c := &chaos{world: newWorld(t), r: rand.New(rand.NewPCG(seed, 1)), nodes: make([]*node, 3), owners: make(map[metadata.TopicPartition][]metadata.Owner)}
+	bucket := mem.New()
+	c.store = &unreliable{Store: bucket, r: rand.New(rand.NewPCG(seed, 2)), rate: 0.2}
+	for i := range c.nodes {
+		c.replace(i)
+	}
+	// Far longer than any run needs: what takes it all is stuck.
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
+	defer cancel()
+	var nemesis, clients sync.WaitGroup
+	for range 3 {
+		nemesis.Go(func() {
+			for ctx.Err() == nil {
+				c.move(ctx, partitions)
+				time.Sleep(time.Duration(c.number(300)) * time.Millisecond)
+			}
+		})
+	}
+	nemesis.Go(func() {
+		for ctx.Err() == nil {
+			time.Sleep(time.Duration(c.number(1500)) * time.Millisecond)
+			c.replace(c.number(len(c.nodes)))
+		}
+	})
+	results := make([]map[int]int64, partitions*producersEach)
+	for i := range results {
+		clients.Go(func() {
+			results[i] = c.produce(ctx, partition(int32(i%partitions)), int64(i), values)
+		})
+	}
+	clients.Wait()
+	stuck := ctx.Err() != nil
+	cancel()
+	nemesis.Wait()
+	c.store.mu.Lock()
+	c.store.rate = 0
+	c.store.mu.Unlock()
+	c.replace(0)
+	last := c.nodes[0]
+	for i := range partitions {
+		tp := partition(int32(i))
+		list := c.owners[tp]
+		list = append(list, metadata.Owner{Incarnation: last.cfg.Incarnation, Epoch: list[len(list)-1].Epoch + 1})
+		checkChaos(t, readAll(t, c.lead(last, tp, list), 0, 1000), results, i, partitions)
+	}
+	if stuck {
+		t.Error("producers made no progress")
+	}
+	c.store.late.Wait()
+	for _, l := range c.world.logs {
+		l.fail(ErrFenced)
+	}
+}
+
+func checkChaos(t *testing.T, log []string, results []map[int]int64, p, partitions int) {
+	t.Helper()
+	next := make(map[int]int)
+	for offset, v := range log {
+		var pid, i int
+		if _, err := fmt.Sscanf(v, "%d/%d", &pid, &i); err != nil || pid%partitions != p {
+			t.Fatalf("offset %d of partition %d holds %q", offset, p, v)
+		}
+		if i != next[pid] {
+			t.Fatalf("producer %d: value %d at offset %d, expected %d: lost, duplicated or reordered", pid, i, offset, next[pid])
+		}
+		if at, ok := results[pid][i]; ok && at != int64(offset) {
+			t.Fatalf("producer %d: value %d acknowledged at offset %d lies at %d", pid, i, at, offset)
+		}
+		next[pid]++
+	}
+	for pid := p; pid < len(results); pid += partitions {
+		if len(results[pid]) > next[pid] {
+			t.Fatalf("producer %d: %d values acknowledged, %d in the log", pid, len(results[pid]), next[pid])
+		}
+	}
+}

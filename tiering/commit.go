@@ -1,0 +1,97 @@
+package tiering
+
+import (
+	"context"
+	"time"
+
+	"github.com/tidemark-io/tidemark/metadata"
+)
+
+type incarnation = metadata.Incarnation
+
+// snapshot is what a checkpoint at slot says.
+type snapshot struct {
+	slot   uint64
+	states []byte
+	claims []Claim // of open partitions
+	kept   int     // released partitions whose state is still needed
+}
+
+// commitLoop commits slots in order: slot n when 0..n are durable. An object
+// beyond a gap proves nothing and acknowledges nobody.
+func (l *Log) commitLoop(ctx context.Context) {
+	waiting := make(map[uint64]*flush) // durable, beyond a gap; at most the window
+	for {
+		select {
+		case f := <-l.durable:
+			waiting[f.slot] = f
+			for next := waiting[l.committed.Load()]; next != nil; next = waiting[l.committed.Load()] {
+				if l.over() {
+					return
+				}
+				delete(waiting, next.slot)
+				l.commit(next)
+			}
+		case reply := <-l.snapshots:
+			reply <- l.snapshot()
+		case <-ctx.Done():
+			return
+		case <-l.done:
+			return
+		}
+	}
+}
+
+// commit makes f visible and acknowledges it.
+func (l *Log) commit(f *flush) {
+	now := time.Now()
+	l.tail.add(f)
+	for i := range f.head.Extents {
+		e := &f.head.Extents[i]
+		ref := e.Ref(l.cfg.Incarnation, f.slot, f.head.Len)
+		if err := f.order[i].commit(ref, e.Rows, now.UnixMilli()); err != nil {
+			// Appends assign offsets in order; nothing but a defect of this
+			// program can bring this about, and going on would acknowledge it.
+			panic(err)
+		}
+	}
+	l.committed.Store(f.slot + 1)
+	for _, do := range f.onCommit {
+		do(f.slot)
+	}
+	for _, p := range f.order {
+		p.notify()
+	}
+	l.gate.renew(f.begun)
+	l.room.give(int64(f.size))
+	l.mu.Lock()
+	delete(l.unresolved, f.slot)
+	l.mu.Unlock()
+	l.m.stage("commit").Observe(time.Since(f.bound).Seconds())
+	f.finish(nil)
+	l.kick()
+	if f.slot+1-l.checkpoint.Load() >= l.cfg.CheckpointSlots {
+		l.checkpointSoon()
+	}
+}
+
+// snapshot encodes the committed state of every open partition. It runs in the
+// commit loop, between two slots, so that it describes exactly the slots below.
+func (l *Log) snapshot() snapshot {
+	l.partsMu.RLock()
+	parts := make([]*Partition, 0, len(l.parts))
+	for _, p := range l.parts {
+		parts = append(parts, p)
+	}
+	l.partsMu.RUnlock()
+	s := snapshot{slot: l.committed.Load()}
+	s.states, s.kept = l.releases.states()
+	expire := time.Now().Add(-l.cfg.ProducerExpiration).UnixMilli()
+	for _, p := range parts {
+		if state, ok := p.encodeState(expire); ok {
+			s.states = append(s.states, state...)
+			s.claims = append(s.claims, Claim{Partition: p.tp, Epoch: p.epoch})
+		}
+	}
+	return s
+}

@@ -1,0 +1,166 @@
+package tiering
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
+	"golang.org/x/sys/unix"
+
+	"github.com/tidemark-io/tidemark/metadata"
+	"github.com/tidemark-io/tidemark/tiering/object"
+	"github.com/tidemark-io/tidemark/tiering/wal"
+)
+
+// Chains is what the log keeps outside the bucket: one small value a chain.
+type Chains interface {
+	// Load reads the chain of inc, linearizably.
+	Load(ctx context.Context, inc metadata.Incarnation) (metadata.Chain, error)
+	// Checkpointed records slot as the newest durable checkpoint of inc. It
+	// never lowers it. ErrFenced when the chain's end is recorded.
+	Checkpointed(ctx context.Context, inc metadata.Incarnation, slot uint64) error
+	// RecordEnd records end unless an end is recorded, ends the session of inc,
+	// and returns the end that stands.
+	RecordEnd(ctx context.Context, inc metadata.Incarnation, end uint64) (uint64, error)
+}
+
+// Peers is how a successor asks a live predecessor to give partitions up. Any
+// error, a missed deadline included, leads to the predecessor being sealed.
+type Peers interface {
+	AskRelease(ctx context.Context, from metadata.Incarnation, claims []Claim) ([]Released, error)
+}
+
+// Claim names a partition and the epoch of one entry of its owner list.
+type Claim struct {
+	Partition metadata.TopicPartition
+	Epoch     int32
+}
+
+// Released tells in which slot of the releasing chain a RELEASE was committed.
+type Released struct {
+	Claim
+	Slot uint64
+}
+
+// Cache holds chunks of immutable objects.
+type Cache interface {
+	// Chunk returns chunk index (ChunkLen bytes, fewer at the object's end) of
+	// the object at key, calling load on a miss. The bytes are read-only and
+	// valid until release.
+	Chunk(ctx context.Context, key string, index int64, load func(context.Context) ([]byte, error)) (b []byte, release func(), err error)
+	// Prefetch starts loading a chunk that a reader will want; it may do nothing.
+	Prefetch(key string, index int64, load func(context.Context) ([]byte, error))
+}
+
+// ChunkLen is the unit of caching and of ranged reads.
+const ChunkLen = 4 << 20
+
+// Config is what Open needs. Zero values of the settings below Peers mean the
+// defaults given.
+type Config struct {
+	Incarnation metadata.Incarnation
+	Cluster     wal.ClusterID
+	Store       object.Store
+	Chains      Chains
+	Peers       Peers
+	Cache       Cache // nil: none
+
+	// FlushSpacing is the least time between two flushes that are not full
+	// (25 ms): longer costs latency, shorter costs requests.
+	FlushSpacing time.Duration
+	// FlushBudget is how many flushes a second may start because time passed
+	// rather than because the buffer was full; 0 is no limit.
+	FlushBudget float64
+	// FlushBytes is a full buffer (4 MiB), FlushBytesMax what one object may
+	// grow to while the store is behind (16 MiB).
+	FlushBytes, FlushBytesMax int
+	// UnflushedBytesMax bounds appended but uncommitted bytes (256 MiB): beyond
+	// it, producers' connections are not read.
+	UnflushedBytesMax int64
+	// TailBytes bounds recent objects kept in memory for readers (256 MiB).
+	TailBytes int64
+	// ExtentCacheBytes bounds verified extents kept in memory for readers of
+	// older data (64 MiB).
+	ExtentCacheBytes int64
+	// PutTimeout bounds one attempt of a PUT (10 s).
+	PutTimeout time.Duration
+	// CheckpointInterval (30 s) and CheckpointSlots (256): a checkpoint is
+	// written when either has passed since the last and the chain has moved.
+	CheckpointInterval time.Duration
+	CheckpointSlots    uint64
+	// ReleaseTimeout is how long a predecessor may take to give partitions up
+	// before its chain is sealed (2 s).
+	ReleaseTimeout time.Duration
+	// ProducerExpiration forgets idempotent producers idle for longer (24 h;
+	// Kafka's producer.id.expiration.ms).
+	ProducerExpiration time.Duration
+
+	// Clock measures time that also passes while the machine is suspended.
+	Clock      func() time.Duration
+	Registerer prometheus.Registerer
+	Logger     *slog.Logger
+	Tracer     trace.Tracer
+}
+
+func setDefault[T comparable](v *T, def T) {
+	var zero T
+	if *v == zero {
+		*v = def
+	}
+}
+
+func (c *Config) ensureDefaults() {
+	setDefault(&c.FlushSpacing, 25*time.Millisecond)
+	setDefault(&c.FlushBytes, 4<<20)
+	setDefault(&c.FlushBytesMax, 16<<20)
+	setDefault(&c.UnflushedBytesMax, 256<<20)
+	setDefault(&c.TailBytes, 256<<20)
+	setDefault(&c.ExtentCacheBytes, 64<<20)
+	setDefault(&c.PutTimeout, 10*time.Second)
+	setDefault(&c.CheckpointInterval, 30*time.Second)
+	setDefault(&c.CheckpointSlots, 256)
+	setDefault(&c.ReleaseTimeout, 2*time.Second)
+	setDefault(&c.ProducerExpiration, 24*time.Hour)
+	if c.Clock == nil {
+		c.Clock = bootTime
+	}
+	if c.Registerer == nil {
+		c.Registerer = prometheus.NewRegistry()
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Tracer == nil {
+		c.Tracer = noop.NewTracerProvider().Tracer("")
+	}
+}
+
+func (c *Config) validate() error {
+	var errs []error
+	need := func(ok bool, format string, args ...any) {
+		if !ok {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	need(c.Incarnation != 0, "no incarnation")
+	need(c.Store != nil, "no object store")
+	need(c.Chains != nil, "no chain registry")
+	need(c.FlushBytesMax >= c.FlushBytes, "largest object (%d bytes) below the flush size (%d bytes)", c.FlushBytesMax, c.FlushBytes)
+	need(c.UnflushedBytesMax >= int64(c.FlushBytesMax), "unflushed limit (%d bytes) below the largest object (%d bytes)", c.UnflushedBytesMax, c.FlushBytesMax)
+	return errors.Join(errs...)
+}
+
+// bootTime is CLOCK_BOOTTIME: a machine that was suspended finds its authority
+// expired, which Go's monotonic clock would not show.
+func bootTime() time.Duration {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
+		panic(err) // the call has no failure mode for a valid clock
+	}
+	return time.Duration(ts.Nano())
+}

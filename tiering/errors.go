@@ -1,0 +1,27 @@
+package tiering
+
+import "errors"
+
+var (
+	// ErrNotLeader: this incarnation does not lead the partition (any more, or
+	// yet). The client refreshes its metadata.
+	ErrNotLeader = errors.New("not the leader of this partition")
+	// ErrFenced: the incarnation is over, because its chain was sealed or
+	// closed. The fate of what was not acknowledged is unknown.
+	ErrFenced = errors.New("incarnation is fenced")
+	// ErrOffsetOutOfRange: the offset lies outside [log start, high watermark].
+	ErrOffsetOutOfRange = errors.New("offset out of range")
+	// ErrOutOfOrderSequence: a producer's batch does not follow its last one.
+	ErrOutOfOrderSequence = errors.New("out of order sequence number")
+	// ErrInvalidProducerEpoch: a newer instance of the producer has written.
+	ErrInvalidProducerEpoch = errors.New("producer epoch is stale")
+	// ErrTimedOut: there was no room to append in time; nothing was appended.
+	ErrTimedOut = errors.New("request timed out")
+	// ErrStoreUnavailable: neither bucket nor caches can be asked now.
+	ErrStoreUnavailable = errors.New("object store unavailable")
+	// ErrCorrupt: stored bytes fail their checksum.
+	ErrCorrupt = errors.New("stored records are corrupt")
+	// ErrDataLoss: an object that the manifest or a chain names is gone. A
+	// person must look; the log never ends early because of it.
+	ErrDataLoss = errors.New("referenced object is missing")
+)

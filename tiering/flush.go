@@ -1,0 +1,317 @@
+package tiering
+
+import (
+	"context"
+	"fmt"
+	"hash/crc32"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/tidemark-io/tidemark/tiering/wal"
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// flush is one object: it fills, is encoded, uploaded and committed, and then
+// shares one fate with everybody who waits for it. There is no rollback.
+type flush struct {
+	kind    wal.Kind
+	extents map[*Partition]*openExtent
+	order   []*Partition
+	records []wal.Record
+	// committed is called for records, in the commit loop, once the slot is.
+	onCommit []func(slot uint64)
+	size     int
+	urgent   bool      // clients or peers wait for a record in it
+	first    time.Time // when the first append joined
+
+	// Set by take and encode, before the upload starts.
+	slot    uint64
+	head    *wal.Head
+	digest  *wal.Digest // guarded by Log.mu: nil until encoded
+	parts   [][]byte    // what is uploaded
+	raw     *buffer     // batches as served
+	takenAt time.Time
+	span    trace.Span
+	// begun is when the attempt that bound the slot began, by Config.Clock.
+	begun  time.Duration
+	bound  time.Time
+	failed atomic.Bool // an attempt failed
+
+	once sync.Once
+	done chan struct{} // closed by finish
+	err  error         // valid after done
+}
+
+// openExtent collects one partition's batches of one flush.
+type openExtent struct {
+	base         int64
+	batches      [][]byte
+	rows         []wal.Row
+	size         int
+	incompatible bool // some batch is compressed already
+}
+
+func (l *Log) newFlush() *flush {
+	return &flush{kind: wal.Data, extents: make(map[*Partition]*openExtent), done: make(chan struct{})}
+}
+
+func (f *flush) empty() bool { return f.size == 0 && len(f.records) == 0 && f.kind == wal.Data }
+
+// finish decides the fate of everything in the flush.
+func (f *flush) finish(err error) {
+	f.once.Do(func() {
+		f.err = err
+		if f.span != nil {
+			f.span.End()
+		}
+		close(f.done)
+	})
+}
+
+// add joins a batch to the open flush. p.mu is held.
+func (l *Log) add(p *Partition, base int64, records []byte, row wal.Row, compressed bool) (*flush, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closing {
+		return nil, ErrNotLeader
+	}
+	if l.open.size > 0 && l.open.size+len(records) > l.cfg.FlushBytesMax {
+		l.ready = append(l.ready, l.open)
+		l.open = l.newFlush()
+	}
+	f := l.open
+	if f.size == 0 && len(f.records) == 0 {
+		f.first = time.Now()
+	}
+	e := f.extents[p]
+	if e == nil {
+		e = &openExtent{base: base}
+		f.extents[p] = e
+		f.order = append(f.order, p)
+	}
+	e.batches = append(e.batches, records)
+	e.rows = append(e.rows, row)
+	e.size += len(records)
+	e.incompatible = e.incompatible || compressed
+	f.size += len(records)
+	l.room.add(int64(len(records)))
+	if l.appending.Load() == 0 || f.size >= l.cfg.FlushBytes {
+		l.kick()
+	}
+	return f, nil
+}
+
+// record joins a leadership record to the open flush and hurries it. onCommit
+// runs in the commit loop.
+func (l *Log) record(r wal.Record, onCommit func(slot uint64)) (*flush, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closing {
+		return nil, ErrNotLeader
+	}
+	f := l.open
+	if f.empty() {
+		f.first = time.Now()
+	}
+	f.records = append(f.records, r)
+	if onCommit != nil {
+		f.onCommit = append(f.onCommit, onCommit)
+	}
+	f.urgent = true
+	l.kick()
+	return f, nil
+}
+
+// flushLoop takes flushes when the pacer allows and uploads each in a goroutine
+// of its own. It returns once all of them have.
+func (l *Log) flushLoop(ctx context.Context) {
+	var uploads sync.WaitGroup
+	defer uploads.Wait()
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		f, wait := l.take()
+		if f != nil {
+			uploads.Go(func() { l.upload(ctx, f) })
+			continue
+		}
+		if wait > 0 {
+			timer.Reset(wait)
+		} else {
+			timer.Stop()
+		}
+		select {
+		case <-l.wake:
+		case <-timer.C:
+		case <-ctx.Done():
+			return
+		case <-l.done:
+			return
+		}
+	}
+}
+
+// take encodes the next flush if one is due; otherwise it returns how long to
+// wait, zero meaning until something happens.
+func (l *Log) take() (*flush, time.Duration) {
+	l.mu.Lock()
+	f := l.open
+	if len(l.ready) > 0 {
+		f = l.ready[0]
+	}
+	if f.empty() || l.err != nil {
+		l.mu.Unlock()
+		return nil, 0
+	}
+	pressing := f.urgent || f.size >= l.cfg.FlushBytes || len(l.ready) > 0
+	now := l.cfg.Clock()
+	wait, open := l.pacer.wait(now, len(l.unresolved), pressing)
+	if !open || wait > 0 {
+		l.mu.Unlock()
+		return nil, wait
+	}
+	l.pacer.start(now, pressing)
+	if f == l.open {
+		l.open = l.newFlush()
+	} else {
+		l.ready = l.ready[1:]
+	}
+	slot, previous := l.nextSlot, l.previous
+	l.nextSlot++
+	f.slot, f.takenAt = slot, time.Now()
+	l.unresolved[slot] = f
+	l.mu.Unlock()
+
+	// Only the flush loop encodes, so the digests chain without the lock.
+	l.encode(f, slot, previous, l.committed.Load())
+	l.mu.Lock()
+	l.previous, f.digest = f.head.Digest, &f.head.Digest
+	l.mu.Unlock()
+	if !f.first.IsZero() {
+		l.m.stage("wait").Observe(f.takenAt.Sub(f.first).Seconds())
+	}
+	return f, 0
+}
+
+// encode lays the flush out as an object: what is served and, where storing
+// it compressed saves more than it costs, what is uploaded in its place.
+func (l *Log) encode(f *flush, slot uint64, previous wal.Digest, acknowledged uint64) {
+	_, f.span = l.cfg.Tracer.Start(context.Background(), "flush", trace.WithNewRoot(),
+		trace.WithAttributes(attribute.Int64("slot", int64(slot)), attribute.Int("bytes", f.size)))
+	h := &wal.Head{
+		Kind: f.kind, Cluster: l.cfg.Cluster, Incarnation: l.cfg.Incarnation, Slot: slot, Previous: previous,
+		Acknowledged: acknowledged, Checkpoint: l.checkpoint.Load(), Writer: l.cfg.Incarnation,
+		Records: f.records, Extents: make([]wal.Extent, 0, len(f.order)),
+	}
+	if f.kind == wal.Close {
+		h.Checkpoint = slot
+	}
+	f.raw = l.pool.get(f.size)
+	f.parts = make([][]byte, 1, 1+len(f.order)) // the head comes first
+	hash := xxhash.New()
+	at, run := 0, -1 // run: where the last part begins in raw; -1 when it does not lie there
+	for _, p := range f.order {
+		e := f.extents[p]
+		start := at
+		for _, b := range e.batches {
+			at += copy(f.raw.b[at:], b)
+		}
+		e.batches = nil
+		stored, zstd := f.raw.b[start:at], false
+		if !e.incompatible {
+			stored, zstd = l.comp.compress(p.tp.Topic, stored)
+		}
+		h.Extents = append(h.Extents, wal.Extent{
+			Partition: p.tp, Epoch: p.epoch, Zstd: zstd, Position: h.DataLen, Len: int64(len(stored)), RawLen: int64(at - start),
+			Base: e.base, CRC: crc32.Checksum(stored, castagnoli), Rows: e.rows,
+		})
+		h.DataLen += int64(len(stored))
+		_, _ = hash.Write(stored) // never fails
+		if n := len(f.parts) - 1; !zstd && run >= 0 {
+			f.parts[n] = f.raw.b[run:at] // goes on where the last part ended
+			continue
+		}
+		f.parts = append(f.parts, stored)
+		run = start
+		if zstd {
+			run = -1
+		}
+	}
+	h.DataHash = hash.Sum64()
+	f.head = h
+	f.parts[0] = wal.EncodeHead(h)
+}
+
+// Close ends the chain gracefully: appends are refused from now on, what was
+// appended commits, a checkpoint of everything is written, and a CLOSE object
+// that names it takes the last slot. A successor then needs two reads. After a
+// nil error the incarnation is over and Run returns nil.
+func (l *Log) Close(ctx context.Context) error {
+	l.mu.Lock()
+	if l.err != nil {
+		defer l.mu.Unlock()
+		return l.err
+	}
+	l.closing = true
+	last := l.open
+	last.urgent = true
+	l.mu.Unlock()
+	l.kick()
+	if err := l.drained(ctx, last); err != nil {
+		return fmt.Errorf("close chain %s: %w", l.cfg.Incarnation, err)
+	}
+	if err := l.writeCheckpoint(ctx); err != nil {
+		return fmt.Errorf("close chain %s: %w", l.cfg.Incarnation, err)
+	}
+	f := l.newFlush()
+	f.kind, f.urgent = wal.Close, true
+	l.mu.Lock()
+	l.open = f
+	l.mu.Unlock()
+	l.kick()
+	select {
+	case <-f.done:
+	case <-ctx.Done():
+		return fmt.Errorf("close chain %s: %w", l.cfg.Incarnation, context.Cause(ctx))
+	}
+	if f.err != nil {
+		return f.err
+	}
+	if _, err := l.cfg.Chains.RecordEnd(ctx, l.cfg.Incarnation, f.slot+1); err != nil {
+		// The CLOSE stands; whoever comes next records the end it finds.
+		l.cfg.Logger.Warn("end of own chain not recorded", "error", err)
+	}
+	l.fail(errClosed)
+	return nil
+}
+
+// drained waits until last, the final flush that takes appends, and everything
+// before it are committed.
+func (l *Log) drained(ctx context.Context, last *flush) error {
+	l.mu.Lock()
+	wait := append([]*flush(nil), l.ready...)
+	for _, f := range l.unresolved {
+		wait = append(wait, f)
+	}
+	if !last.empty() {
+		wait = append(wait, last)
+	}
+	l.mu.Unlock()
+	for _, f := range wait {
+		select {
+		case <-f.done:
+			if f.err != nil {
+				return f.err
+			}
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,42 @@
+package tiering
+
+import "github.com/prometheus/client_golang/prometheus"
+
+type metrics struct {
+	stages      *prometheus.HistogramVec
+	flushBytes  prometheus.Histogram
+	reads       *prometheus.CounterVec
+	checkpoints *prometheus.CounterVec
+	seals       *prometheus.CounterVec
+	partitions  prometheus.Gauge
+}
+
+func newMetrics(r prometheus.Registerer) *metrics {
+	m := &metrics{
+		stages: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "tidemark_flush_stage_seconds",
+			Help:    "Time a flush spends waiting to start, being put into the bucket, and waiting for earlier slots to commit.",
+			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16),
+		}, []string{"stage"}),
+		flushBytes: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "tidemark_flush_bytes", Help: "Record bytes of one flush.",
+			Buckets: prometheus.ExponentialBuckets(1024, 4, 8),
+		}),
+		reads: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tidemark_read_bytes_total", Help: "Record bytes served to fetches, by where they came from.",
+		}, []string{"source"}),
+		checkpoints: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tidemark_checkpoints_total", Help: "Checkpoints written, by outcome.",
+		}, []string{"outcome"}),
+		seals: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tidemark_seals_total", Help: "Chains of other incarnations ended by this broker, by outcome.",
+		}, []string{"outcome"}),
+		partitions: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "tidemark_partitions_led", Help: "Partitions this broker leads.",
+		}),
+	}
+	r.MustRegister(m.stages, m.flushBytes, m.reads, m.checkpoints, m.seals, m.partitions)
+	return m
+}
+
+func (m *metrics) stage(name string) prometheus.Observer { return m.stages.WithLabelValues(name) }

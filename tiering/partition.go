@@ -1,0 +1,232 @@
+package tiering
+
+import (
+	"sync"
+
+	"github.com/tidemark-io/tidemark/metadata"
+	"github.com/tidemark-io/tidemark/tiering/batch"
+	"github.com/tidemark-io/tidemark/tiering/wal"
+)
+
+// phase is a partition's way through an incarnation. It only grows.
+type phase int
+
+const (
+	opening   phase = iota // OPEN is on its way
+	serving                // OPEN is committed
+	releasing              // no appends any more; reads go on until RELEASE is committed
+	released               // somebody else's
+)
+
+// Partition is one partition under one leader epoch of this incarnation.
+type Partition struct {
+	log   *Log
+	tp    metadata.TopicPartition
+	epoch int32
+	// opened is the flush that carries the OPEN.
+	opened *flush
+
+	// mu guards what follows. Appends hold it while they take their offset and
+	// join the open flush, so that batches lie in a flush in offset order.
+	mu    sync.RWMutex
+	phase phase
+	// end is the offset the next append gets; manifest.end, the high
+	// watermark, follows it as flushes commit.
+	end      int64
+	manifest *manifest
+	encoded  []byte // of manifest.state, nil when stale
+	readers  readAhead
+
+	// subsMu guards subs. Notifications never wait.
+	subsMu sync.Mutex
+	subs   map[chan<- struct{}]struct{}
+}
+
+// Offsets are a partition's bounds, in Kafka's words. LastStable is the high
+// watermark as long as there are no transactions.
+type Offsets struct {
+	LogStart      int64
+	HighWatermark int64
+	LastStable    int64
+}
+
+// Appended is a batch that has its offset and is not yet committed.
+type Appended struct {
+	// BaseOffset is the batch's first offset. Tell a client only after Done
+	// closed with a nil Err.
+	BaseOffset int64
+	// LogAppendTime is in milliseconds, -1 unless the broker set the timestamps.
+	LogAppendTime int64
+	LogStart      int64
+	// Duplicate: the batch was in the log, or on its way, already.
+	Duplicate bool
+	flush     *flush // nil: committed long ago
+}
+
+var closedChan = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
+
+// Done closes when the batch's fate is decided.
+func (a *Appended) Done() <-chan struct{} {
+	if a.flush == nil {
+		return closedChan
+	}
+	return a.flush.done
+}
+
+// Err is valid after Done: nil when the batch is committed, ErrFenced when its
+// fate is unknown.
+func (a *Appended) Err() error {
+	if a.flush == nil {
+		return nil
+	}
+	return a.flush.err
+}
+
+// LeaderEpoch is the epoch under which this incarnation leads.
+func (p *Partition) LeaderEpoch() int32 { return p.epoch }
+
+// readable reports whether reads may be served from here.
+func (p *Partition) readable() bool {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.phase == serving || p.phase == releasing
+}
+
+// Append gives one batch its offset and joins it to the open flush. records is
+// exactly one validated batch that h describes; the log patches it in place and
+// keeps it until the flush is encoded. now (milliseconds) is stamped on the
+// batch when stamp is set (message.timestamp.type=LogAppendTime). It does no
+// I/O. Any error means that nothing changed.
+func (p *Partition) Append(records []byte, h batch.Header, now int64, stamp bool) (*Appended, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.phase != serving {
+		return nil, ErrNotLeader
+	}
+	a := &Appended{LogAppendTime: -1, LogStart: p.manifest.logStart}
+	dup, err := p.manifest.producers.check(&h)
+	if err != nil {
+		return nil, err
+	}
+	if dup != nil {
+		a.BaseOffset, a.Duplicate, a.flush = dup.base, true, dup.flush
+		if stamp {
+			a.LogAppendTime = dup.timestamp
+		}
+		return a, nil
+	}
+	if stamp {
+		batch.SetLogAppendTime(records, now)
+		a.LogAppendTime, h.MaxTimestamp = now, now
+	}
+	base := p.end
+	batch.SetOffset(records, base, p.epoch)
+	row := wal.Row{
+		Len: int32(len(records)), LastOffsetDelta: h.LastOffsetDelta, MaxTimestamp: h.MaxTimestamp,
+		Transactional: h.Transactional(), Control: h.Control(),
+		ProducerID: h.ProducerID, ProducerEpoch: h.ProducerEpoch, BaseSequence: h.BaseSequence,
+	}
+	f, err := p.log.add(p, base, records, row, h.Codec() != batch.None)
+	if err != nil {
+		return nil, err
+	}
+	p.manifest.producers.append(&h, base, h.MaxTimestamp, f)
+	p.end = base + int64(h.LastOffsetDelta) + 1
+	a.BaseOffset, a.flush = base, f
+	return a, nil
+}
+
+// commit adds a durable extent. Readers see it at once.
+func (p *Partition) commit(ref wal.ExtentRef, rows []wal.Row, now int64) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.encoded = nil
+	return p.manifest.apply(ref, rows, now)
+}
+
+// Offsets returns the partition's bounds.
+func (p *Partition) Offsets() Offsets {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return Offsets{LogStart: p.manifest.logStart, HighWatermark: p.manifest.end, LastStable: p.manifest.end}
+}
+
+// EpochEnd answers OffsetForLeaderEpoch from committed state.
+func (p *Partition) EpochEnd(epoch int32) EpochEnd {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.manifest.epochEnd(epoch)
+}
+
+// EpochOf is the leader epoch under which a committed offset was written, or -1.
+func (p *Partition) EpochOf(offset int64) int32 {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.manifest.epochOf(offset)
+}
+
+// Available is about how many bytes lie between offset and the high watermark,
+// counting no further than limit. It reads nothing.
+func (p *Partition) Available(offset, limit int64) int64 {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	m := p.manifest
+	if offset >= m.end || offset < m.logStart {
+		return 0
+	}
+	if m.findPage(offset) < len(m.pages) {
+		return limit // a page's worth at least
+	}
+	var n int64
+	for i := find(m.tail, offset); i < len(m.tail) && n < limit; i++ {
+		e := &m.tail[i]
+		if offset > e.Base {
+			n += e.RawLen * (e.Last - offset + 1) / (e.Last - e.Base + 1)
+		} else {
+			n += e.RawLen
+		}
+	}
+	return min(n, limit)
+}
+
+// Subscribe sends on ch, without ever waiting, when the high watermark or the
+// leadership of the partition changes. ch should have room for one.
+func (p *Partition) Subscribe(ch chan<- struct{}) (cancel func()) {
+	p.subsMu.Lock()
+	defer p.subsMu.Unlock()
+	if p.subs == nil {
+		p.subs = make(map[chan<- struct{}]struct{})
+	}
+	p.subs[ch] = struct{}{}
+	return func() {
+		p.subsMu.Lock()
+		defer p.subsMu.Unlock()
+		delete(p.subs, ch)
+	}
+}
+
+func (p *Partition) notify() {
+	p.subsMu.Lock()
+	defer p.subsMu.Unlock()
+	for ch := range p.subs {
+		select {
+		case ch <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// encodeState returns the committed state for a checkpoint, or false when the
+// partition is not open. Producers idle since before are forgotten.
+func (p *Partition) encodeState(before int64) ([]byte, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.phase != serving && p.phase != releasing {
+		return nil, false
+	}
+	p.manifest.producers.expire(before)
+	if p.encoded == nil {
+		p.encoded = wal.AppendState(nil, p.manifest.state())
+	}
+	return p.encoded, true
+}

@@ -1,0 +1,239 @@
+package tiering
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tidemark-io/tidemark/tiering/batch"
+	"github.com/tidemark-io/tidemark/tiering/wal"
+)
+
+const (
+	readBytesMax    = 16 << 20 // one Read returns no more, but for a single larger batch
+	readExtentsMax  = wal.PageEntries
+	readConcurrency = 8
+)
+
+// ReadResult holds whole record batches. The first may begin before the offset
+// asked for, as Kafka's fetch allows.
+type ReadResult struct {
+	Offsets
+	Records []byte
+	// Release gives the memory back; Records must not be used after it. It may
+	// be called once, or never.
+	Release func()
+}
+
+// Read returns committed batches from offset on, up to maxBytes, and at least
+// one where there is one. At the high watermark it returns none. The error is
+// ErrOffsetOutOfRange (with Offsets set), ErrNotLeader, ErrStoreUnavailable,
+// ErrCorrupt or ErrDataLoss.
+func (p *Partition) Read(ctx context.Context, offset int64, maxBytes int) (*ReadResult, error) {
+	res := &ReadResult{Release: func() {}}
+	maxBytes = min(maxBytes, readBytesMax)
+	refs, rest, err := p.plan(ctx, offset, maxBytes, &res.Offsets)
+	if err != nil || len(refs) == 0 {
+		return res, err
+	}
+	first, release, err := p.log.extent(ctx, &refs[0])
+	if err != nil {
+		return res, err
+	}
+	res.Records = within(after(first, offset), maxBytes, true)
+	res.Release = release
+	if len(refs) > 1 && len(res.Records) < maxBytes && len(res.Records)+int(refs[1].RawLen) <= 2*maxBytes {
+		err = p.gather(ctx, refs[1:], maxBytes, res)
+	}
+	p.ahead(&refs[len(refs)-1], rest, offset, res)
+	return res, err
+}
+
+// plan lists the extents that a read needs, from one page or from the tail, and
+// those that follow them there.
+func (p *Partition) plan(ctx context.Context, offset int64, maxBytes int, o *Offsets) (need, rest []wal.ExtentRef, err error) {
+	p.mu.RLock()
+	m := p.manifest
+	*o = Offsets{LogStart: m.logStart, HighWatermark: m.end, LastStable: m.end}
+	if p.phase != serving && p.phase != releasing {
+		p.mu.RUnlock()
+		return nil, nil, ErrNotLeader
+	}
+	if offset < m.logStart || offset > m.end {
+		p.mu.RUnlock()
+		return nil, nil, fmt.Errorf("%w: %d is not in [%d, %d]", ErrOffsetOutOfRange, offset, o.LogStart, o.HighWatermark)
+	}
+	if offset == m.end {
+		p.mu.RUnlock()
+		return nil, nil, nil
+	}
+	refs := m.tail // entries are never changed in place: safe after the unlock
+	if i := m.findPage(offset); i < len(m.pages) {
+		page := m.pages[i]
+		p.mu.RUnlock()
+		if refs, err = p.log.loadPage(ctx, p, page); err != nil {
+			return nil, nil, err
+		}
+	} else {
+		p.mu.RUnlock()
+	}
+	i := find(refs, offset)
+	if i == len(refs) || refs[i].Base > offset {
+		return nil, nil, fmt.Errorf("%w: no extent of %s holds offset %d", ErrDataLoss, p.tp, offset)
+	}
+	n, bytes := i+1, refs[i].RawLen*(refs[i].Last-offset+1)/(refs[i].Last-refs[i].Base+1)
+	for n < len(refs) && n-i < readExtentsMax && bytes < int64(maxBytes) {
+		bytes += refs[n].RawLen
+		n++
+	}
+	return refs[i:n], refs[n:], nil
+}
+
+// gather appends more extents to a result that has room. They are loaded at the
+// same time; an error of a later one only makes the result shorter.
+func (p *Partition) gather(ctx context.Context, refs []wal.ExtentRef, maxBytes int, res *ReadResult) error {
+	type part struct {
+		b       []byte
+		release func()
+	}
+	parts := make([]part, len(refs))
+	var g errgroup.Group
+	g.SetLimit(readConcurrency)
+	for i := range refs {
+		g.Go(func() error {
+			b, release, err := p.log.extent(ctx, &refs[i])
+			parts[i] = part{b, release}
+			return err
+		})
+	}
+	_ = g.Wait() // the first missing part ends the result below
+	out := make([]byte, 0, maxBytes)
+	out = append(out, res.Records...)
+	res.Release()
+	res.Release = func() {}
+	full := false
+	for _, q := range parts {
+		if q.release == nil {
+			break
+		}
+		if !full {
+			more := within(q.b, maxBytes-len(out), false)
+			full = len(more) < len(q.b)
+			out = append(out, more...)
+		}
+	}
+	for _, q := range parts {
+		if q.release != nil {
+			q.release()
+		}
+	}
+	res.Records = out
+	return nil
+}
+
+// after drops the batches that end before offset. b is whole batches.
+func after(b []byte, offset int64) []byte {
+	for len(b) > 0 {
+		h, err := batch.Parse(b)
+		if err != nil || h.LastOffset() >= offset {
+			return b
+		}
+		b = b[h.Length:]
+	}
+	return b
+}
+
+// within returns the leading whole batches of b that fit limit; with one, the
+// first is returned whatever its size.
+func within(b []byte, limit int, one bool) []byte {
+	n := 0
+	for n < len(b) {
+		h, err := batch.Parse(b[n:])
+		if err != nil || (n+h.Length > limit && !(one && n == 0)) {
+			break
+		}
+		n += h.Length
+	}
+	return b[:n]
+}
+
+const (
+	aheadMin     = ChunkLen
+	aheadMax     = 8 * ChunkLen
+	aheadReaders = 16
+)
+
+// readAhead recognises readers that go through a partition in order. Guarded by
+// Partition.mu.
+type readAhead []aheadReader
+
+type aheadReader struct {
+	next   int64
+	window int64
+}
+
+// ahead lets the cache load what a sequential reader will want next: 4 MiB at
+// first, doubling to 32 MiB as it goes on.
+func (p *Partition) ahead(last *wal.ExtentRef, rest []wal.ExtentRef, offset int64, res *ReadResult) {
+	c := p.log.cfg.Cache
+	if c == nil || len(res.Records) == 0 {
+		return
+	}
+	if last.Incarnation == p.log.cfg.Incarnation {
+		if _, buf := p.log.tail.get(last); buf != nil {
+			buf.release()
+			return // at the end of the log: nothing to load
+		}
+	}
+	next := lastOffset(res.Records) + 1
+	p.mu.Lock()
+	i := slices.IndexFunc(p.readers, func(r aheadReader) bool { return r.next == offset })
+	r := aheadReader{window: aheadMin / 2}
+	if i >= 0 {
+		r = p.readers[i]
+		p.readers = slices.Delete(p.readers, i, i+1)
+	}
+	r.next, r.window = next, min(aheadMax, r.window*2)
+	if len(p.readers) >= aheadReaders {
+		p.readers = slices.Delete(p.readers, 0, 1)
+	}
+	p.readers = append(p.readers, r)
+	p.mu.Unlock()
+	if i >= 0 { // one read is not a sequence
+		p.log.prefetch(c, rest, r.window)
+	}
+}
+
+// prefetch asks for the chunks of the extents, up to window bytes.
+func (l *Log) prefetch(c Cache, refs []wal.ExtentRef, window int64) {
+	var key string
+	var chunk int64 = -1
+	for i := range refs {
+		e := &refs[i]
+		if window -= e.Len; window < 0 {
+			return
+		}
+		k := wal.SlotKey(e.Incarnation, e.Slot)
+		for index := e.Position / ChunkLen; index*ChunkLen < e.Position+e.Len; index++ {
+			if k != key || index != chunk {
+				c.Prefetch(k, index, l.loadChunk(k, index))
+				key, chunk = k, index
+			}
+		}
+	}
+}
+
+func lastOffset(b []byte) int64 {
+	last := int64(-1)
+	for len(b) > 0 {
+		h, err := batch.Parse(b)
+		if err != nil {
+			break
+		}
+		last = h.LastOffset()
+		b = b[h.Length:]
+	}
+	return last
+}

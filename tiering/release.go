@@ -1,0 +1,230 @@
+package tiering
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/tidemark-io/tidemark/metadata"
+	"github.com/tidemark-io/tidemark/tiering/wal"
+)
+
+// releaseBook remembers what this incarnation released, until its successors
+// need it no longer: a checkpoint must go on describing it.
+type releaseBook struct {
+	mu      sync.Mutex
+	entries map[Claim]releaseEntry
+}
+
+type releaseEntry struct {
+	slot  uint64
+	state []byte // nil: never opened
+}
+
+func (b *releaseBook) init() { b.entries = make(map[Claim]releaseEntry) }
+
+func (b *releaseBook) get(c Claim) (releaseEntry, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	e, ok := b.entries[c]
+	return e, ok
+}
+
+func (b *releaseBook) add(c Claim, e releaseEntry) {
+	b.mu.Lock()
+	b.entries[c] = e
+	b.mu.Unlock()
+}
+
+// states encodes what was released and is still needed, for a checkpoint.
+func (b *releaseBook) states() ([]byte, int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var out []byte
+	n := 0
+	for _, e := range b.entries {
+		if e.state != nil {
+			out = append(out, e.state...)
+			n++
+		}
+	}
+	return out, n
+}
+
+// Released lists the claims this incarnation gave up and still remembers.
+func (l *Log) Released() []Claim {
+	l.releases.mu.Lock()
+	defer l.releases.mu.Unlock()
+	claims := make([]Claim, 0, len(l.releases.entries))
+	for c := range l.releases.entries {
+		claims = append(claims, c)
+	}
+	return claims
+}
+
+// Forget drops what is remembered of released claims. Call it once the owner
+// list of the partition no longer has the claim's entry, or the topic is gone.
+func (l *Log) Forget(claims []Claim) {
+	l.releases.mu.Lock()
+	defer l.releases.mu.Unlock()
+	for _, c := range claims {
+		delete(l.releases.entries, c)
+	}
+}
+
+// Drop stops serving a partition of a deleted topic, whose id never comes back.
+func (l *Log) Drop(tp metadata.TopicPartition) {
+	l.partsMu.Lock()
+	p := l.parts[tp]
+	delete(l.parts, tp)
+	l.partsMu.Unlock()
+	if p != nil {
+		p.retire()
+	}
+}
+
+// Release gives partitions up at exactly the claimed epochs: no append is taken
+// any more, what was appended commits, and a RELEASE with the whole state is
+// committed, whose slot is returned. An epoch that was claimed and never opened
+// is released too, and never opens afterwards. Repeating a release is free.
+// Reads are served until the RELEASE is committed.
+func (l *Log) Release(ctx context.Context, claims []Claim) ([]Released, error) {
+	released := make([]Released, len(claims))
+	errs := make([]error, len(claims))
+	var wg sync.WaitGroup
+	for i, c := range claims {
+		wg.Go(func() {
+			slot, err := l.release(ctx, c)
+			released[i], errs[i] = Released{Claim: c, Slot: slot}, err
+		})
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return released, nil
+}
+
+func (l *Log) release(ctx context.Context, c Claim) (uint64, error) {
+	if e, ok := l.releases.get(c); ok {
+		return e.slot, nil
+	}
+	l.partsMu.Lock()
+	p := l.parts[c.Partition]
+	if p == nil || p.epoch != c.Epoch {
+		if closed, ok := l.closedEpochs[c.Partition]; !ok || closed < c.Epoch {
+			l.closedEpochs[c.Partition] = c.Epoch
+		}
+		p = nil
+	}
+	l.partsMu.Unlock()
+	var state []byte
+	if p != nil {
+		var err error
+		if state, err = p.quiesce(ctx); err != nil {
+			return 0, fmt.Errorf("release %s: %w", c.Partition, err)
+		}
+	}
+	var slot uint64
+	f, err := l.record(wal.Record{Type: wal.Release, Partition: c.Partition, Epoch: c.Epoch, State: state}, func(at uint64) {
+		slot = at
+		l.releases.add(c, releaseEntry{slot: at, state: state})
+		if p != nil {
+			l.remove(p)
+		}
+	})
+	if err != nil {
+		return 0, fmt.Errorf("release %s: %w", c.Partition, err)
+	}
+	select {
+	case <-f.done:
+		return slot, f.err
+	case <-ctx.Done():
+		return 0, fmt.Errorf("release %s: %w", c.Partition, context.Cause(ctx))
+	}
+}
+
+// remove runs in the commit loop, when the RELEASE is committed.
+func (l *Log) remove(p *Partition) {
+	l.partsMu.Lock()
+	if l.parts[p.tp] == p {
+		delete(l.parts, p.tp)
+		l.closedEpochs[p.tp] = max(p.epoch, l.closedEpochs[p.tp])
+	}
+	l.partsMu.Unlock()
+	p.retire()
+}
+
+// retire ends a partition here and wakes who waits for it.
+func (p *Partition) retire() {
+	p.mu.Lock()
+	was := p.phase
+	p.phase = released
+	p.mu.Unlock()
+	if was == serving || was == releasing {
+		p.log.m.partitions.Dec()
+	}
+	p.notify()
+}
+
+// quiesce stops appends, waits until everything appended is committed, and
+// returns the state to hand over.
+func (p *Partition) quiesce(ctx context.Context) ([]byte, error) {
+	select {
+	case <-p.opened.done: // an OPEN on its way is waited for
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	if p.opened.err != nil {
+		return nil, p.opened.err
+	}
+	changed := make(chan struct{}, 1)
+	cancel := p.Subscribe(changed)
+	defer cancel()
+	for {
+		p.mu.Lock()
+		if p.phase == serving {
+			p.phase = releasing
+		}
+		if p.phase == released {
+			p.mu.Unlock()
+			return nil, ErrNotLeader // another call was faster; repeat to learn its slot
+		}
+		if p.manifest.end == p.end {
+			state := wal.AppendState(nil, p.manifest.state())
+			p.mu.Unlock()
+			return state, nil
+		}
+		p.mu.Unlock()
+		select {
+		case <-changed:
+		case <-p.log.done:
+			return nil, ErrFenced
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// ownClosed answers for an entry of this very incarnation.
+func (l *Log) ownClosed(c Claim) (*epochLog, error) {
+	l.partsMu.Lock()
+	p := l.parts[c.Partition]
+	if p != nil && p.epoch == c.Epoch {
+		l.partsMu.Unlock()
+		return nil, fmt.Errorf("%w: own epoch %d of %s is still open", ErrNotLeader, c.Epoch, c.Partition)
+	}
+	if closed, ok := l.closedEpochs[c.Partition]; !ok || closed < c.Epoch {
+		l.closedEpochs[c.Partition] = c.Epoch
+	}
+	l.partsMu.Unlock()
+	e, ok := l.releases.get(c)
+	if !ok {
+		return nil, nil // claimed, never opened, and never will be
+	}
+	return releasedLog(&wal.Record{State: e.state})
+}
+
+func nowMillis() int64 { return time.Now().UnixMilli() }

@@ -1,0 +1,32 @@
+package tiering
+
+import (
+	"testing"
+
+	"github.com/tidemark-io/tidemark/tiering/wal"
+)
+
+// A writer with several slots in flight may leave objects beyond the fence that
+// took an earlier one of them. They prove nothing and disturb nobody.
+func TestObjectsBeyondFence(t *testing.T) {
+	w := newWorld(t)
+	a := w.start(w.store)
+	p := w.lead(a, partition(0), owners(a))
+	write(t, p, "1")
+	a.kill()
+	next := a.committed.Load()
+	beyond := &wal.Head{Kind: wal.Data, Cluster: a.cfg.Cluster, Incarnation: a.cfg.Incarnation, Slot: next + 1, Previous: wal.Digest{1}, Writer: a.cfg.Incarnation}
+	if err := w.store.Create(t.Context(), wal.SlotKey(a.cfg.Incarnation, next+1), wal.EncodeHead(beyond)); err != nil {
+		t.Fatal(err)
+	}
+	b, c := w.start(w.store), w.start(w.store)
+	end, err := b.fence(t.Context(), a.cfg.Incarnation, *w.chains.get(a.cfg.Incarnation), heads{})
+	if err != nil || end != next {
+		t.Fatalf("end %d, %v; want %d", end, err, next)
+	}
+	// A second sealer finds the fence and the object behind it, and agrees.
+	if end, err = c.Seal(t.Context(), a.cfg.Incarnation); err != nil || end != next {
+		t.Fatalf("second sealer: end %d, %v; want %d", end, err, next)
+	}
+	equal(t, readAll(t, w.lead(c, partition(0), owners(a, c)), 0, 1<<20), []string{"1"})
+}

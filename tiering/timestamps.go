@@ -1,0 +1,132 @@
+package tiering
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/tidemark-io/tidemark/tiering/batch"
+	"github.com/tidemark-io/tidemark/tiering/wal"
+)
+
+// inflateMax bounds one batch while a record is looked for in it.
+const inflateMax = 64 << 20
+
+// TimestampOffset is a record's place and time; all fields are -1 when there is
+// no such record.
+type TimestampOffset struct {
+	Offset    int64
+	Timestamp int64 // milliseconds
+	Epoch     int32
+}
+
+var noOffset = TimestampOffset{Offset: -1, Timestamp: -1, Epoch: -1}
+
+// OffsetForTimestamp returns the first record whose timestamp is at or after ts
+// (ListOffsets by time), exact to the record.
+func (p *Partition) OffsetForTimestamp(ctx context.Context, ts int64) (TimestampOffset, error) {
+	return p.search(ctx, func(newest int64) bool { return newest >= ts }, func(t int64) bool { return t >= ts })
+}
+
+// MaxTimestamp returns the first record that has the largest timestamp of the log.
+func (p *Partition) MaxTimestamp(ctx context.Context) (TimestampOffset, error) {
+	p.mu.RLock()
+	newest := int64(-1)
+	for i := range p.manifest.pages {
+		newest = max(newest, p.manifest.pages[i].MaxTimestamp)
+	}
+	for i := range p.manifest.tail {
+		newest = max(newest, p.manifest.tail[i].MaxTimestamp)
+	}
+	p.mu.RUnlock()
+	if newest < 0 {
+		return noOffset, nil
+	}
+	return p.OffsetForTimestamp(ctx, newest)
+}
+
+// search finds the first record that matches, opening only pages, extents and
+// batches whose largest timestamp may.
+func (p *Partition) search(ctx context.Context, may func(newest int64) bool, match func(ts int64) bool) (TimestampOffset, error) {
+	p.mu.RLock()
+	if p.phase != serving && p.phase != releasing {
+		p.mu.RUnlock()
+		return noOffset, ErrNotLeader
+	}
+	pages, tail, start := p.manifest.pages, p.manifest.tail, p.manifest.logStart
+	p.mu.RUnlock()
+	for i := range pages {
+		if pages[i].Last < start || !may(pages[i].MaxTimestamp) {
+			continue
+		}
+		refs, err := p.log.loadPage(ctx, p, pages[i])
+		if err != nil {
+			return noOffset, err
+		}
+		if at, err := p.searchExtents(ctx, refs, start, may, match); err != nil || at.Offset >= 0 {
+			return at, err
+		}
+	}
+	return p.searchExtents(ctx, tail, start, may, match)
+}
+
+func (p *Partition) searchExtents(ctx context.Context, refs []wal.ExtentRef, start int64, may func(int64) bool, match func(int64) bool) (TimestampOffset, error) {
+	for i := range refs {
+		if refs[i].Last < start || !may(refs[i].MaxTimestamp) {
+			continue
+		}
+		b, release, err := p.log.extent(ctx, &refs[i])
+		if err != nil {
+			return noOffset, err
+		}
+		at, err := searchBatches(b, start, may, match)
+		release()
+		if err != nil {
+			return noOffset, fmt.Errorf("%w: %w", ErrCorrupt, err)
+		}
+		if at.Offset >= 0 {
+			at.Epoch = p.EpochOf(at.Offset)
+			return at, nil
+		}
+	}
+	return noOffset, nil
+}
+
+var errFound = errors.New("found")
+
+func searchBatches(b []byte, start int64, may func(int64) bool, match func(int64) bool) (TimestampOffset, error) {
+	for len(b) > 0 {
+		h, err := batch.Parse(b)
+		if err != nil {
+			return noOffset, err
+		}
+		one := b[:h.Length]
+		b = b[h.Length:]
+		if h.LastOffset() < start || h.Control() || !may(h.MaxTimestamp) {
+			continue
+		}
+		if h.LogAppendTime() { // every record has the batch's time
+			return TimestampOffset{Offset: max(start, h.BaseOffset), Timestamp: h.MaxTimestamp}, nil
+		}
+		payload, err := batch.Payload(one, &h, inflateMax)
+		if err != nil {
+			return noOffset, err
+		}
+		at := noOffset
+		err = batch.Walk(payload, h.Records, func(r *batch.Record) error {
+			offset, ts := h.BaseOffset+int64(r.OffsetDelta), h.BaseTimestamp+r.TimestampDelta
+			if offset < start || !match(ts) {
+				return nil
+			}
+			at = TimestampOffset{Offset: offset, Timestamp: ts}
+			return errFound
+		})
+		if errors.Is(err, errFound) {
+			return at, nil
+		}
+		if err != nil {
+			return noOffset, err
+		}
+	}
+	return noOffset, nil
+}
