@@ -1,0 +1,205 @@
+package coordinator
+
+import (
+	"context"
+	"sort"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/tidemark-io/tidemark/broker/group"
+	"github.com/tidemark-io/tidemark/metadata"
+)
+
+// noOffset is what is told of a partition without a committed offset.
+const noOffset = -1
+
+// OffsetFetch answers with committed offsets, after making sure that this broker
+// still coordinates the groups. There are no pending transactions, so every
+// offset is stable.
+func (c *Coordinator) OffsetFetch(ctx context.Context, _ ClientInfo, req *kmsg.OffsetFetchRequest) *kmsg.OffsetFetchResponse {
+	resp := kmsg.NewPtrOffsetFetchResponse()
+	resp.Version = req.Version
+	groups := req.Groups
+	if req.Version < 8 {
+		groups = []kmsg.OffsetFetchRequestGroup{oldFetch(req)}
+	}
+	var shards []int
+	for i := range groups {
+		shards = append(shards, ShardOf(groups[i].Group))
+	}
+	verified := c.verify(ctx, shards)
+	for i := range groups {
+		g := c.fetch(&groups[i], req.Version, verified)
+		if req.Version < 8 {
+			fillOldFetch(resp, g)
+			return resp
+		}
+		resp.Groups = append(resp.Groups, g)
+	}
+	return resp
+}
+
+// oldFetch is a request of versions up to 7, which are for one group.
+func oldFetch(req *kmsg.OffsetFetchRequest) kmsg.OffsetFetchRequestGroup {
+	g := kmsg.NewOffsetFetchRequestGroup()
+	g.Group = req.Group
+	if req.Topics == nil {
+		return g
+	}
+	g.Topics = make([]kmsg.OffsetFetchRequestGroupTopic, len(req.Topics))
+	for i, t := range req.Topics {
+		g.Topics[i].Topic, g.Topics[i].Partitions = t.Topic, t.Partitions
+	}
+	return g
+}
+
+func fillOldFetch(resp *kmsg.OffsetFetchResponse, g kmsg.OffsetFetchResponseGroup) {
+	// Errors of the whole began with v2; before, each partition has it.
+	if resp.Version >= 2 {
+		resp.ErrorCode = g.ErrorCode
+	}
+	for _, t := range g.Topics {
+		st := kmsg.NewOffsetFetchResponseTopic()
+		st.Topic = t.Topic
+		for _, p := range t.Partitions {
+			sp := kmsg.NewOffsetFetchResponseTopicPartition()
+			sp.Partition, sp.Offset, sp.LeaderEpoch = p.Partition, p.Offset, p.LeaderEpoch
+			sp.Metadata, sp.ErrorCode = p.Metadata, p.ErrorCode
+			st.Partitions = append(st.Partitions, sp)
+		}
+		resp.Topics = append(resp.Topics, st)
+	}
+}
+
+// fetch answers for one group.
+func (c *Coordinator) fetch(req *kmsg.OffsetFetchRequestGroup, version int16, verified map[int]*kerr.Error) kmsg.OffsetFetchResponseGroup {
+	resp := kmsg.NewOffsetFetchResponseGroup()
+	resp.Group = req.Group
+	err := checkGroupID(req.Group, true)
+	if err == nil {
+		err = c.fetchOffsets(req, version, verified, &resp)
+	}
+	if err == nil {
+		return resp
+	}
+	resp.ErrorCode = err.Code
+	if version < 2 {
+		resp.Topics = failedTopics(req, err)
+	}
+	return resp
+}
+
+func (c *Coordinator) fetchOffsets(req *kmsg.OffsetFetchRequestGroup, version int16, verified map[int]*kerr.Error, resp *kmsg.OffsetFetchResponseGroup) *kerr.Error {
+	sh := c.shard(req.Group)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	e, err := sh.find(req.Group)
+	if err != nil {
+		return err
+	}
+	if err, ok := verified[sh.id]; err != nil {
+		return err
+	} else if !ok {
+		return kerr.CoordinatorLoadInProgress // it became active after the check
+	}
+	if e != nil && e.g.State() == group.Dead {
+		e = nil
+	}
+	if req.Topics == nil {
+		resp.Topics = c.allOffsets(e)
+		return nil
+	}
+	for i := range req.Topics {
+		resp.Topics = append(resp.Topics, c.topicOffsets(e, &req.Topics[i], version))
+	}
+	return nil
+}
+
+func (c *Coordinator) topicOffsets(e *entry, req *kmsg.OffsetFetchRequestGroupTopic, version int16) kmsg.OffsetFetchResponseGroupTopic {
+	resp := kmsg.NewOffsetFetchResponseGroupTopic()
+	resp.Topic, resp.TopicID = req.Topic, req.TopicID
+	topic, err := c.topic(version >= 10, req.Topic, req.TopicID)
+	for _, p := range req.Partitions {
+		var o *offset
+		if err == nil {
+			o = e.committed(topic.ID, p)
+		}
+		rp := fetched(p, o)
+		// A name that is not known has no offsets; an id that is not known is
+		// told, so that the client asks for the topic again.
+		if err != nil && version >= 10 {
+			rp.ErrorCode = err.Code
+		}
+		resp.Partitions = append(resp.Partitions, rp)
+	}
+	return resp
+}
+
+// committed returns the offset, or nil.
+func (e *entry) committed(topic metadata.TopicID, partition int32) *offset {
+	if e == nil || partition < 0 {
+		return nil
+	}
+	if ch := e.chunks[chunkOf(topic, partition)]; ch != nil {
+		return ch.parts[partition]
+	}
+	return nil
+}
+
+func fetched(partition int32, o *offset) kmsg.OffsetFetchResponseGroupTopicPartition {
+	rp := kmsg.NewOffsetFetchResponseGroupTopicPartition()
+	rp.Partition, rp.Offset, rp.LeaderEpoch = partition, noOffset, -1
+	text := ""
+	if o != nil {
+		rp.Offset, rp.LeaderEpoch, text = o.offset, o.epoch, o.metadata
+	}
+	rp.Metadata = &text
+	return rp
+}
+
+// allOffsets lists every offset of topics that still exist.
+func (c *Coordinator) allOffsets(e *entry) []kmsg.OffsetFetchResponseGroupTopic {
+	if e == nil {
+		return nil
+	}
+	byTopic := map[metadata.TopicID]*kmsg.OffsetFetchResponseGroupTopic{}
+	for id, ch := range e.chunks {
+		topic, ok := c.cfg.View.TopicByID(id.topic)
+		if !ok || len(ch.parts) == 0 {
+			continue
+		}
+		rt := byTopic[id.topic]
+		if rt == nil {
+			t := kmsg.NewOffsetFetchResponseGroupTopic()
+			t.Topic, t.TopicID = topic.Name, topic.ID
+			rt = &t
+			byTopic[id.topic] = rt
+		}
+		for p, o := range ch.parts {
+			rt.Partitions = append(rt.Partitions, fetched(p, o))
+		}
+	}
+	topics := make([]kmsg.OffsetFetchResponseGroupTopic, 0, len(byTopic))
+	for _, rt := range byTopic {
+		sort.Slice(rt.Partitions, func(i, j int) bool { return rt.Partitions[i].Partition < rt.Partitions[j].Partition })
+		topics = append(topics, *rt)
+	}
+	sort.Slice(topics, func(i, j int) bool { return topics[i].Topic < topics[j].Topic })
+	return topics
+}
+
+func failedTopics(req *kmsg.OffsetFetchRequestGroup, err *kerr.Error) []kmsg.OffsetFetchResponseGroupTopic {
+	var topics []kmsg.OffsetFetchResponseGroupTopic
+	for _, t := range req.Topics {
+		rt := kmsg.NewOffsetFetchResponseGroupTopic()
+		rt.Topic, rt.TopicID = t.Topic, t.TopicID
+		for _, p := range t.Partitions {
+			rp := fetched(p, nil)
+			rp.ErrorCode = err.Code
+			rt.Partitions = append(rt.Partitions, rp)
+		}
+		topics = append(topics, rt)
+	}
+	return topics
+}

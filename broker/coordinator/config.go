@@ -1,0 +1,127 @@
+package coordinator
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tidemark-io/tidemark/broker/group"
+	"github.com/tidemark-io/tidemark/metadata"
+)
+
+// View is what the coordinator needs of the local copy of the cluster's state.
+type View interface {
+	// Coordinator tells who coordinates the shard, and the revision of that.
+	Coordinator(shard int) (c metadata.Coordinator, modRevision int64, ok bool)
+	// Subscribe delivers at least one value after any change.
+	Subscribe() (ch <-chan struct{}, cancel func())
+	// Topic and TopicByID return topics that the caller does not modify.
+	Topic(name string) (*metadata.Topic, bool)
+	TopicByID(id metadata.TopicID) (*metadata.Topic, bool)
+	Broker(i metadata.Incarnation) (metadata.Broker, bool)
+}
+
+// Config is what a Coordinator is made of. Zero limits take their defaults.
+type Config struct {
+	// Incarnation is this broker's: the shards whose key names it are ours.
+	Incarnation metadata.Incarnation
+	KV          metadata.KV
+	View        View
+	Logger      *slog.Logger
+	Registerer  prometheus.Registerer
+
+	// Group holds the limits of groups and members.
+	Group group.Config
+	// GroupsPerShardMax bounds the groups of one shard, so that joins with
+	// ever new ids cannot fill memory.
+	GroupsPerShardMax int
+
+	// OffsetMetadataMax is the longest text that may go with an offset, in
+	// UTF-16 units as Kafka counts (offset.metadata.max.bytes).
+	OffsetMetadataMax int
+	// OffsetsRetention is how long offsets outlive their group's last member
+	// (offsets.retention.minutes). OffsetsRetentionCheck is how often expired
+	// ones are looked for, in memory.
+	OffsetsRetention      time.Duration
+	OffsetsRetentionCheck time.Duration
+	// Gather is how long a commit waits for company: it is what a commit pays
+	// at most so that many share one transaction. Negative is not at all.
+	Gather time.Duration
+	// WriteTimeout bounds how long a write is tried before its fate is called
+	// unknown (offsets.commit.timeout.ms); AttemptTimeout bounds one try.
+	WriteTimeout   time.Duration
+	AttemptTimeout time.Duration
+}
+
+// Fixed bounds.
+const (
+	// commitsInFlight transactions of offsets and groupWritesInFlight groups
+	// are written at a time: enough to cover a round trip, few enough to
+	// leave the store to others.
+	commitsInFlight     = 4
+	groupWritesInFlight = 8
+	// queuedCommitsMax and queuedBytesMax bound what waits to be committed.
+	queuedCommitsMax = 16 << 10
+	queuedBytesMax   = 32 << 20
+	// idBytesMax is the longest string that every version of the protocol can
+	// carry.
+	idBytesMax = 32767
+	// nameBytesMax is how much of a client id goes into member ids.
+	nameBytesMax = 1024
+)
+
+func (c *Config) ensureDefaults() {
+	c.Group.EnsureDefaults()
+	orDefault(&c.GroupsPerShardMax, 20_000)
+	orDefault(&c.OffsetMetadataMax, 4096)
+	orDefault(&c.OffsetsRetention, 7*24*time.Hour)
+	orDefault(&c.OffsetsRetentionCheck, 10*time.Minute)
+	orDefault(&c.Gather, 5*time.Millisecond)
+	orDefault(&c.WriteTimeout, 5*time.Second)
+	orDefault(&c.AttemptTimeout, 2*time.Second)
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Registerer == nil {
+		c.Registerer = prometheus.NewRegistry()
+	}
+}
+
+func orDefault[T int | time.Duration](field *T, value T) {
+	if *field == 0 {
+		*field = value
+	}
+}
+
+func (c *Config) validate() error {
+	errs := []error{c.Group.Validate()}
+	if c.KV == nil || c.View == nil || c.Incarnation == 0 {
+		errs = append(errs, errors.New("a coordinator needs a store, a view and an incarnation"))
+	}
+	if c.OffsetMetadataMax < 0 || c.OffsetMetadataMax > 64<<10 {
+		errs = append(errs, fmt.Errorf("offset metadata limit %d is not within 0 and 65536", c.OffsetMetadataMax))
+	}
+	if c.OffsetsRetention < 0 || c.OffsetsRetentionCheck < 0 {
+		errs = append(errs, fmt.Errorf("offset retention %s and its check interval %s must not be negative", c.OffsetsRetention, c.OffsetsRetentionCheck))
+	}
+	if c.WriteTimeout < 0 || c.AttemptTimeout < 0 || c.AttemptTimeout > c.WriteTimeout {
+		errs = append(errs, fmt.Errorf("write attempt timeout %s must not be above the write timeout %s", c.AttemptTimeout, c.WriteTimeout))
+	}
+	return errors.Join(errs...)
+}
+
+// Attribute keys of this package's logs.
+const (
+	logShard    = "shard"
+	logGroup    = "group"
+	logRevision = "revision"
+	logError    = "error"
+	logGroups   = "groups"
+	logKey      = "key"
+	logTook     = "took"
+	logReason   = "reason"
+	logMember   = "member"
+)

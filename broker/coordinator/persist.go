@@ -1,0 +1,182 @@
+package coordinator
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+
+	"github.com/tidemark-io/tidemark/broker/group"
+	"github.com/tidemark-io/tidemark/metadata"
+)
+
+// persist writes a snapshot and tells the group. It runs for one snapshot of a
+// group at a time.
+func (sh *shard) persist(term uint64, e *entry, s *group.Snapshot) {
+	sh.c.groupWrites <- struct{}{}
+	defer func() { <-sh.c.groupWrites }()
+	ctx, cancel := sh.c.writeContext()
+	defer cancel()
+
+	st, rev, ok := sh.storedState(term, e)
+	if !ok {
+		return
+	}
+	w, err := planGroupWrite(groupPrefix(sh.id, e.g.ID()), &st, s)
+	if err == nil {
+		err = sh.writeGroup(ctx, rev, &st, w)
+	}
+	switch {
+	case errors.Is(err, errFenced):
+		sh.lose(term)
+	case errors.Is(err, errUnknownFate), errors.Is(err, errConflict):
+		sh.reload(term, err)
+	default:
+		if err != nil {
+			sh.c.log.Error("could not store a group", slog.String(logGroup, e.g.ID()), slog.Any(logError, err))
+		}
+		sh.persisted(term, e, s.Seq, w, err)
+	}
+}
+
+func (sh *shard) storedState(term uint64, e *entry) (stored, int64, bool) {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	return e.stored, sh.rev, sh.term == term
+}
+
+// writeGroup carries out w. The members are in place before the header that
+// names them.
+func (sh *shard) writeGroup(ctx context.Context, rev int64, st *stored, w *groupWrite) error {
+	header := metadata.Cond{Key: w.header.Key, ModRevision: st.header}
+	for _, ops := range w.batches {
+		o, err := sh.c.apply(ctx, &write{
+			guards: []guard{{shard: sh.id, rev: rev}},
+			conds:  []metadata.Cond{header}, ops: ops,
+		})
+		if err != nil {
+			return err
+		}
+		if !o.applied || len(o.fenced) > 0 {
+			return errFenced
+		}
+		w.after.header = o.revs[0]
+	}
+	header.ModRevision = w.after.header
+	for _, ops := range w.cleanup {
+		o, err := sh.c.apply(ctx, &write{
+			guards: []guard{{shard: sh.id, rev: rev}},
+			conds:  []metadata.Cond{header}, ops: ops,
+		})
+		if err != nil || !o.applied {
+			return nil // the group is stored; the garbage stays listed
+		}
+	}
+	w.after.garbage = nil
+	return nil
+}
+
+func (sh *shard) persisted(term uint64, e *entry, seq uint64, w *groupWrite, err error) {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if sh.term != term {
+		return
+	}
+	var told *kerr.Error
+	switch {
+	case err == nil:
+		e.stored = w.after
+	case w != nil:
+		// Nothing names what was written of it.
+		told = kerr.CoordinatorNotAvailable
+		e.stored.next = w.after.next
+		e.stored.garbage = append(e.stored.garbage, w.written...)
+	default:
+		told = kerr.UnknownServerError
+	}
+	e.writing = false
+	eff := e.g.Persisted(time.Now(), seq, told)
+	waiting := e.durable[:0]
+	for _, d := range e.durable {
+		if d.seq <= seq {
+			d.done <- told
+		} else {
+			waiting = append(waiting, d)
+		}
+	}
+	e.durable = waiting
+	sh.handle(e, eff)
+}
+
+// whenDurable returns what tells of the snapshot's fate; seq 0 is none.
+func (e *entry) whenDurable(seq uint64) <-chan *kerr.Error {
+	done := make(chan *kerr.Error, 1)
+	if seq == 0 {
+		done <- nil
+	} else {
+		e.durable = append(e.durable, durableWaiter{seq: seq, done: done})
+	}
+	return done
+}
+
+// delete marks an empty group as deleted and begins to erase it.
+func (sh *shard) delete(e *entry) (<-chan *kerr.Error, *kerr.Error) {
+	if err := e.g.Delete(time.Now()); err != nil {
+		return nil, err
+	}
+	done := make(chan *kerr.Error, 1)
+	e.deletion = &deletion{done: done}
+	sh.advance(e)
+	sh.arm(e)
+	return done, nil
+}
+
+// erase removes everything stored of a deleted group.
+func (sh *shard) erase(term uint64, e *entry) {
+	sh.c.groupWrites <- struct{}{}
+	defer func() { <-sh.c.groupWrites }()
+	ctx, cancel := sh.c.writeContext()
+	defer cancel()
+	_, rev, ok := sh.storedState(term, e)
+	if !ok {
+		return
+	}
+	id := e.g.ID()
+	o, err := sh.c.apply(ctx, &write{
+		guards: []guard{{shard: sh.id, rev: rev}},
+		ops: []metadata.Op{
+			metadata.DeletePrefix(groupPrefix(sh.id, id)),
+			metadata.DeletePrefix(groupOffsetsPrefix(sh.id, id)),
+		},
+		// Sent again it could erase what the next group of that name writes.
+		once: true,
+	})
+	switch {
+	case err == nil && len(o.fenced) > 0:
+		sh.lose(term)
+	case errors.Is(err, errUnknownFate), errors.Is(err, errConflict):
+		sh.reload(term, err)
+	default:
+		sh.erased(term, e, err)
+	}
+}
+
+func (sh *shard) erased(term uint64, e *entry, err error) {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if sh.term != term {
+		return
+	}
+	done := e.deletion.done
+	e.deletion, e.writing = nil, false
+	if err != nil {
+		sh.c.log.Error("could not delete a group", slog.String(logGroup, e.g.ID()), slog.Any(logError, err))
+		e.g.Undelete(time.Now())
+		done <- kerr.CoordinatorNotAvailable
+		return
+	}
+	delete(sh.groups, e.g.ID())
+	done <- nil
+}
