@@ -1,0 +1,111 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/tidemark-io/tidemark/metadata"
+)
+
+const (
+	// drainIdle is how long nothing may move before a draining broker stops
+	// waiting: for the first move, the controller needs a few round trips to
+	// etcd.
+	drainIdle = 300 * time.Millisecond
+	// drainMax bounds the wait for others to take over, and closeMax what comes
+	// after it; together they stay within the 5 s a stop may take.
+	drainMax = 2500 * time.Millisecond
+	closeMax = 2 * time.Second
+)
+
+// Drain leaves the cluster in good order while Run goes on; then Run returns.
+// See the package comment for the order. An error means that the chain was not
+// closed and a peer will have to seal it.
+func (n *Node) Drain(ctx context.Context) error {
+	if n.draining.Swap(true) {
+		<-n.drained
+		return nil
+	}
+	defer close(n.drained)
+	begun := time.Now()
+	n.leadership.leave()
+	n.changed.notify()
+	if n.othersAccept() {
+		n.handOver(ctx)
+	}
+	n.log.Info("closing the log", keyCount, n.leadership.held(), keyDuration, time.Since(begun))
+	ctx, cancel := context.WithTimeout(ctx, closeMax)
+	defer cancel()
+	err := n.cfg.Log.Close(ctx)
+	if err != nil {
+		err = fmt.Errorf("close the log: %w", err)
+	}
+	// The registration goes last: without it, peers would take over.
+	if e := n.cfg.Session.Close(ctx); e != nil {
+		err = errors.Join(err, fmt.Errorf("end the session: %w", e))
+	}
+	n.log.Info("drained", keyDuration, time.Since(begun))
+	return err
+}
+
+// othersAccept reports whether any other broker could take over.
+func (n *Node) othersAccept() bool {
+	draining := make(map[metadata.Incarnation]bool)
+	for _, b := range n.cfg.View.Brokers() {
+		draining[b.Incarnation] = b.Draining
+	}
+	for _, p := range n.detector.standings() {
+		if p.verdict == live && !draining[p.incarnation] {
+			return true
+		}
+	}
+	return false
+}
+
+// handOver announces the departure and waits while others take over.
+func (n *Node) handOver(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, drainMax)
+	defer cancel()
+	wake, unsubscribe := n.subscribeAll(&n.leadership.settled)
+	defer unsubscribe()
+	if err := n.register(ctx, func(b *metadata.Broker) { b.Draining = true }); err != nil {
+		n.log.Warn("departure not announced", keyError, err)
+		return
+	}
+	idle := time.NewTimer(drainIdle)
+	defer idle.Stop()
+	for left := n.remaining(); left > 0; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-idle.C:
+			n.log.Info("nobody takes over", keyCount, left)
+			return
+		case <-wake:
+		}
+		if now := n.remaining(); now != left {
+			left = now
+			idle.Reset(drainIdle)
+		}
+	}
+}
+
+// remaining measures what is still to be handed over: partitions that prefer
+// this broker, partitions it holds, and group shards it coordinates.
+func (n *Node) remaining() int {
+	count := n.leadership.held()
+	n.cfg.View.Partitions(func(_ metadata.TopicPartition, p *metadata.Partition) bool {
+		if p.Preferred == n.cfg.Incarnation {
+			count++
+		}
+		return true
+	})
+	for shard := range metadata.GroupShards {
+		if o, _, ok := n.cfg.View.Coordinator(shard); ok && o.Incarnation == n.cfg.Incarnation {
+			count++
+		}
+	}
+	return count
+}

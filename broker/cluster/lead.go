@@ -1,0 +1,126 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/tidemark-io/tidemark/metadata"
+	"github.com/tidemark-io/tidemark/tiering"
+)
+
+// lead claims and opens partitions that share a predecessor.
+func (l *leadership) lead(ctx context.Context, pred metadata.Incarnation, tps []metadata.TopicPartition) {
+	defer func() {
+		l.mu.Lock()
+		delete(l.groups, pred)
+		l.mu.Unlock()
+	}()
+	begun := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, leadTimeout)
+	defer cancel()
+	l.claim(ctx, tps)
+	requests := l.claimed(tps)
+	if len(requests) == 0 || ctx.Err() != nil {
+		return
+	}
+	opened := 0
+	errs := l.n.cfg.Log.Lead(ctx, requests)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, r := range requests {
+		h, epoch := l.parts[r.Partition], r.Owners[len(r.Owners)-1].Epoch
+		err := errs[r.Partition]
+		switch {
+		case h.state != claimed || h.epoch != epoch: // asked to give it up meanwhile
+		case err == nil:
+			h.state, h.failures = leading, 0
+			opened++
+		default:
+			l.failedLocked(r.Partition, h, err)
+		}
+	}
+	if opened > 0 {
+		l.n.metrics.leadershipChanges.WithLabelValues("open").Add(float64(opened))
+		l.n.log.Info("leading partitions", keyCount, opened, keyFrom, pred, keyDuration, time.Since(begun))
+	}
+}
+
+// claim appends this broker to the owner lists of those partitions that are not
+// claimed yet. Their holdings tell afterwards which are.
+func (l *leadership) claim(ctx context.Context, tps []metadata.TopicPartition) {
+	var asks []metadata.ClaimRequest
+	l.mu.Lock()
+	for _, tp := range tps {
+		if l.parts[tp].state == claimed {
+			continue
+		}
+		if p, rev, ok := l.n.cfg.View.PartitionEntry(tp); ok {
+			asks = append(asks, metadata.ClaimRequest{TP: tp, Partition: *p, ModRevision: rev})
+		}
+	}
+	l.mu.Unlock()
+	if len(asks) == 0 {
+		return
+	}
+	results := metadata.ClaimPartitions(ctx, l.n.cfg.KV, l.n.cfg.Incarnation, asks)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, r := range results {
+		h := l.parts[r.TP]
+		if r.Err != nil {
+			l.failedLocked(r.TP, h, r.Err)
+			continue
+		}
+		h.owners, h.epoch, h.rev = r.Owners, r.Owners[len(r.Owners)-1].Epoch, r.ModRevision
+		h.state, h.durable = claimed, false
+		if rel := l.releases[tiering.Claim{Partition: r.TP, Epoch: h.epoch}]; rel != nil {
+			h.state = rel.state() // asked to give it up before the answer to the claim came
+		}
+	}
+}
+
+// claimed builds the log's requests for those partitions that are claimed.
+func (l *leadership) claimed(tps []metadata.TopicPartition) []tiering.LeadRequest {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var out []tiering.LeadRequest
+	for _, tp := range tps {
+		if h := l.parts[tp]; h.state == claimed {
+			out = append(out, tiering.LeadRequest{Partition: tp, Owners: h.owners})
+		}
+	}
+	return out
+}
+
+// failedLocked schedules another attempt. That the controller changed its mind,
+// or the topic is gone, is nothing to complain about: the view will show it.
+func (l *leadership) failedLocked(tp metadata.TopicPartition, h *holding, err error) {
+	h.failures++
+	h.retryAt = time.Now().Add(retryDelay(h.failures))
+	if errors.Is(err, metadata.ErrNotPreferred) || errors.Is(err, metadata.ErrUnknownPartition) {
+		return
+	}
+	l.n.metrics.leadFailures.Inc()
+	l.n.log.Warn("partition not led yet", keyPartition, tp.String(), keyError, err)
+}
+
+// trim drops the owner entries of predecessors nobody needs any more.
+func (l *leadership) trim(ctx context.Context, tps []metadata.TopicPartition) {
+	failed := false
+	for _, r := range metadata.TrimOwners(ctx, l.n.cfg.KV, l.n.cfg.Incarnation, tps) {
+		if r.Err != nil && !errors.Is(r.Err, metadata.ErrNotOwner) && !errors.Is(r.Err, metadata.ErrUnknownPartition) {
+			failed = true
+		}
+	}
+	if failed {
+		// Entries that stay a little longer cost a successor a longer walk.
+		l.n.log.Debug("owner lists not trimmed")
+	}
+	// The view shows the shorter lists in a moment; looking before that would
+	// trim them once more.
+	sleep(ctx, retryMin)
+	l.mu.Lock()
+	l.trimming = false
+	l.mu.Unlock()
+}
