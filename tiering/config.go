@@ -55,6 +55,8 @@ type Cache interface {
 	Chunk(ctx context.Context, key string, index int64, load func(context.Context) ([]byte, error)) (b []byte, release func(), err error)
 	// Prefetch starts loading a chunk that a reader will want; it may do nothing.
 	Prefetch(key string, index int64, load func(context.Context) ([]byte, error))
+	// Drop forgets a chunk whose bytes turned out to be damaged.
+	Drop(key string, index int64)
 }
 
 // ChunkLen is the unit of caching and of ranged reads.

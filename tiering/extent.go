@@ -61,6 +61,9 @@ func (l *Log) fetchExtent(ctx context.Context, ref *wal.ExtentRef) ([]byte, erro
 			return b, nil
 		}
 		l.cfg.Logger.Warn("extent failed its checksum, reading it again from the bucket", "key", key, "position", ref.Position, "error", err)
+		for index := ref.Position / ChunkLen; l.cfg.Cache != nil && index*ChunkLen < ref.Position+ref.Len; index++ {
+			l.cfg.Cache.Drop(key, index)
+		}
 	}
 	if !errors.Is(err, object.ErrNotFound) {
 		if stored, err = l.cfg.Store.Get(ctx, key, ref.Position, ref.Len); err == nil {

@@ -202,7 +202,7 @@ func (l *Log) take() (*flush, time.Duration) {
 // encode lays the flush out as an object: what is served and, where storing
 // it compressed saves more than it costs, what is uploaded in its place.
 func (l *Log) encode(f *flush, slot uint64, previous wal.Digest, acknowledged uint64) {
-	_, f.span = l.cfg.Tracer.Start(context.Background(), "flush", trace.WithNewRoot(),
+	_, f.span = l.cfg.Tracer.Start(context.Background(), "flush",
 		trace.WithAttributes(attribute.Int64("slot", int64(slot)), attribute.Int("bytes", f.size)))
 	h := &wal.Head{
 		Kind: f.kind, Cluster: l.cfg.Cluster, Incarnation: l.cfg.Incarnation, Slot: slot, Previous: previous,

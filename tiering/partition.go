@@ -3,6 +3,8 @@ package tiering
 import (
 	"sync"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/tidemark-io/tidemark/metadata"
 	"github.com/tidemark-io/tidemark/tiering/batch"
 	"github.com/tidemark-io/tidemark/tiering/wal"
@@ -80,6 +82,15 @@ func (a *Appended) Err() error {
 		return nil
 	}
 	return a.flush.err
+}
+
+// Trace names the span of the flush that carries the batch, to link the request
+// to it. Valid after Done; empty for a batch committed long ago.
+func (a *Appended) Trace() trace.SpanContext {
+	if a.flush == nil || a.flush.span == nil {
+		return trace.SpanContext{}
+	}
+	return a.flush.span.SpanContext()
 }
 
 // LeaderEpoch is the epoch under which this incarnation leads.

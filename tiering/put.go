@@ -7,6 +7,8 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/tidemark-io/tidemark/tiering/object"
 	"github.com/tidemark-io/tidemark/tiering/wal"
 )
@@ -15,6 +17,7 @@ import (
 // same bytes are tried again on the same key until the slot is known to hold
 // them, or something else, which ends the incarnation.
 func (l *Log) upload(ctx context.Context, f *flush) {
+	ctx = trace.ContextWithSpan(ctx, f.span)
 	for attempt := 0; ; attempt++ {
 		err := l.attempt(ctx, f)
 		if err == nil {

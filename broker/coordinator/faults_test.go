@@ -161,7 +161,9 @@ func TestCommitsShareTransactions(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		if n := calls.count("txn"); n < 3 || n > 10 {
+		// Four would do for 400 operations; the order in which commits arrive
+		// makes it some more. One by one it would be 400.
+		if n := calls.count("txn"); n < 3 || n > 20 {
 			t.Errorf("400 commits of 200 groups took %d transactions", n)
 		}
 		for i := range 200 {
