@@ -329,3 +329,25 @@ func FuzzInflate(f *testing.F) {
 		}
 	})
 }
+
+func BenchmarkValidate(b *testing.B) {
+	var records []byte
+	const n = 10_000
+	for i := range int32(n) {
+		records = append(records, record(i, 0, []byte("some key"), bytes.Repeat([]byte{'x'}, 100))...)
+	}
+	for _, c := range []Codec{None, Zstd} {
+		batch := build(compress(b, c, records), n, int16(c))
+		rules := lenient
+		rules.BytesMax = len(batch)
+		b.Run(c.String(), func(b *testing.B) {
+			b.SetBytes(int64(len(batch)))
+			b.ReportAllocs()
+			for range b.N {
+				if _, err := Validate(batch, rules); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,63 @@
+package broker
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"regexp"
+	"slices"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// softwareText is what KIP-511 allows for a client's software name and version.
+var softwareText = regexp.MustCompile(`^[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?$`)
+
+// apiVersions answers what is served. A version from the future gets the answer
+// of version 0 with UNSUPPORTED_VERSION, which every client can read (KIP-511).
+func (s *Server) apiVersions(_ context.Context, r *Request) finish {
+	resp := kmsg.NewPtrApiVersionsResponse()
+	resp.Version = r.Version
+	req, ok := r.Body.(*kmsg.ApiVersionsRequest)
+	if !ok {
+		resp.Version = 0
+		resp.ErrorCode = r.note(kerr.UnsupportedVersion.Code)
+	} else {
+		resp.ErrorCode = r.note(s.introduce(r, req))
+	}
+	if ok && resp.ErrorCode != 0 {
+		return answer(resp)
+	}
+	for _, a := range s.apis {
+		k := kmsg.NewApiVersionsResponseApiKey()
+		k.ApiKey, k.MinVersion, k.MaxVersion = a.key, a.min, a.max
+		resp.ApiKeys = append(resp.ApiKeys, k)
+	}
+	slices.SortFunc(resp.ApiKeys, func(a, b kmsg.ApiVersionsResponseApiKey) int { return cmp.Compare(a.ApiKey, b.ApiKey) })
+	return answer(resp)
+}
+
+// introduce takes in what a client says of itself and of whom it thinks it
+// talks to (KIP-511, KIP-1242), and returns the error code to answer.
+func (s *Server) introduce(r *Request, req *kmsg.ApiVersionsRequest) int16 {
+	if req.Version < 3 {
+		return 0
+	}
+	if !softwareText.MatchString(req.ClientSoftwareName) || !softwareText.MatchString(req.ClientSoftwareVersion) {
+		return kerr.InvalidRequest.Code
+	}
+	if log := r.conn.log; log.Enabled(context.Background(), slog.LevelDebug) {
+		log.Debug("client introduced itself", keyClient, r.Client.ID, keySoftware, req.ClientSoftwareName, keySoftwareVer, req.ClientSoftwareVersion)
+	}
+	if req.Version < 5 || req.ClusterID == nil && req.NodeID == -1 {
+		return 0
+	}
+	switch {
+	case req.ClusterID == nil || req.NodeID == -1:
+		return kerr.InvalidRequest.Code
+	case *req.ClusterID != s.cfg.ClusterID || req.NodeID != s.cfg.ID:
+		return kerr.RebootstrapRequired.Code
+	}
+	return 0
+}

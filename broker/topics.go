@@ -1,0 +1,220 @@
+package broker
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+
+	"github.com/tidemark-io/tidemark/metadata"
+	"github.com/tidemark-io/tidemark/tiering"
+	"github.com/tidemark-io/tidemark/tiering/batch"
+)
+
+// The internal topics are listed because clients and monitors expect them.
+// Their partitions are the shards of the coordinators and their leaders the
+// shards' owners; the state itself is in the cluster's metadata.
+const (
+	offsetsTopic      = "__consumer_offsets"
+	transactionsTopic = "__transaction_state"
+)
+
+var internalTopics = []*metadata.Topic{internalTopic(offsetsTopic), internalTopic(transactionsTopic)}
+
+// internalTopic derives an id from the name, so that every broker of every
+// cluster shows the same one and nobody has to store it.
+func internalTopic(name string) *metadata.Topic {
+	sum := sha256.Sum256([]byte("tidemark internal topic " + name))
+	var id metadata.TopicID
+	copy(id[:], sum[:])
+	id[0] &= 0x7f             // its text does not begin with a dash
+	id[6] = id[6]&0x0f | 0x80 // version 8: made by rules of our own
+	id[8] = id[8]&0x3f | 0x80
+	return &metadata.Topic{ID: id, Name: name, Partitions: metadata.GroupShards, ReplicationFactor: 1,
+		Configs: map[string]string{"cleanup.policy": "compact"}}
+}
+
+func isInternal(name string) bool { return name == offsetsTopic || name == transactionsTopic }
+
+// topic finds a topic by name.
+func (s *Server) topic(name string) (*metadata.Topic, bool) {
+	for _, t := range internalTopics {
+		if t.Name == name {
+			return t, true
+		}
+	}
+	return s.cfg.View.Topic(name)
+}
+
+func (s *Server) topicByID(id metadata.TopicID) (*metadata.Topic, bool) {
+	for _, t := range internalTopics {
+		if t.ID == id {
+			return t, true
+		}
+	}
+	return s.cfg.View.TopicByID(id)
+}
+
+// topics lists every topic by name.
+func (s *Server) topics() []*metadata.Topic {
+	out := append(slices.Clone(internalTopics), s.cfg.View.Topics()...)
+	slices.SortFunc(out, func(a, b *metadata.Topic) int { return strings.Compare(a.Name, b.Name) })
+	return out
+}
+
+// resolve finds a topic by id when the request carries ids, else by name.
+func (s *Server) resolve(useID bool, id metadata.TopicID, name string) (*metadata.Topic, error) {
+	if useID {
+		if t, ok := s.topicByID(id); ok {
+			return t, nil
+		}
+		return nil, errUnknownTopicID
+	}
+	if t, ok := s.topic(name); ok {
+		return t, nil
+	}
+	return nil, errUnknownTopic
+}
+
+var (
+	errUnknownTopic   = &codeError{code: kerr.UnknownTopicOrPartition}
+	errUnknownTopicID = &codeError{code: kerr.UnknownTopicID}
+)
+
+// leadership is who leads a partition, as far as the view knows.
+type leadership struct {
+	broker metadata.Broker
+	epoch  int32
+	live   bool // broker is registered
+	owned  bool // somebody claimed the partition
+}
+
+// leaderOf tells a partition's newest owner.
+func (s *Server) leaderOf(t *metadata.Topic, partition int32) leadership {
+	var owner metadata.Owner
+	if isInternal(t.Name) {
+		c, _, ok := s.cfg.View.Coordinator(int(partition))
+		if !ok {
+			return leadership{epoch: -1}
+		}
+		owner = metadata.Owner{Incarnation: c.Incarnation, Epoch: c.Epoch}
+	} else {
+		p, ok := s.cfg.View.Partition(metadata.TopicPartition{Topic: t.ID, Partition: partition})
+		if !ok {
+			return leadership{epoch: -1}
+		}
+		if owner, ok = p.Newest(); !ok {
+			return leadership{epoch: -1}
+		}
+	}
+	b, live := s.cfg.View.Broker(owner.Incarnation)
+	return leadership{broker: b, epoch: owner.Epoch, live: live, owned: true}
+}
+
+// partition returns the partition to serve a request from, or why not. epoch is
+// the leader epoch that the client knows, -1 for none.
+func (s *Server) partition(t *metadata.Topic, partition, epoch int32) (Partition, error) {
+	if partition < 0 || partition >= t.Partitions {
+		return nil, errUnknownTopic
+	}
+	p, err := s.led(t, partition)
+	if err != nil {
+		return nil, s.stale(t, partition, epoch, err)
+	}
+	switch current := p.LeaderEpoch(); {
+	case epoch < 0 || epoch == current:
+		return p, nil
+	case epoch < current:
+		return nil, refuse(kerr.FencedLeaderEpoch, "")
+	default:
+		return nil, refuse(kerr.UnknownLeaderEpoch, "")
+	}
+}
+
+// stale makes of "not the leader" the epoch error that tells the client more:
+// Kafka compares epochs first.
+func (s *Server) stale(t *metadata.Topic, partition, epoch int32, err error) error {
+	if epoch < 0 || !errors.Is(err, tiering.ErrNotLeader) {
+		return err
+	}
+	if l := s.leaderOf(t, partition); l.owned && epoch < l.epoch {
+		return refuse(kerr.FencedLeaderEpoch, "")
+	}
+	return err
+}
+
+func (s *Server) led(t *metadata.Topic, partition int32) (Partition, error) {
+	if !isInternal(t.Name) {
+		return s.cfg.Log.Partition(metadata.TopicPartition{Topic: t.ID, Partition: partition})
+	}
+	c, _, ok := s.cfg.View.Coordinator(int(partition))
+	if !ok || c.Incarnation != s.cfg.Self {
+		return nil, tiering.ErrNotLeader
+	}
+	return emptyPartition{epoch: c.Epoch}, nil
+}
+
+// hint is the leader to name in an answer of NOT_LEADER_OR_FOLLOWER or
+// FENCED_LEADER_EPOCH (KIP-951), when it is known to be somebody else.
+func (s *Server) hint(t *metadata.Topic, partition int32, code int16) (leadership, bool) {
+	if t == nil || code != kerr.NotLeaderForPartition.Code && code != kerr.FencedLeaderEpoch.Code {
+		return leadership{}, false
+	}
+	l := s.leaderOf(t, partition)
+	return l, l.live && l.broker.Incarnation != s.cfg.Self
+}
+
+// emptyPartition is what a partition of an internal topic looks like to
+// readers.
+type emptyPartition struct{ epoch int32 }
+
+func (e emptyPartition) LeaderEpoch() int32 { return e.epoch }
+
+func (emptyPartition) Append([]byte, batch.Header, int64, bool) (Appended, error) {
+	return Appended{}, refuse(kerr.InvalidTopicException, "internal topics take no records from clients")
+}
+
+func (emptyPartition) Offsets() tiering.Offsets         { return tiering.Offsets{} }
+func (emptyPartition) Subscribe(chan<- struct{}) func() { return func() {} }
+func (emptyPartition) Available(int64, int64) int64     { return 0 }
+func (emptyPartition) EpochOf(int64) int32              { return -1 }
+
+func (e emptyPartition) EpochEnd(epoch int32) tiering.EpochEnd {
+	return tiering.EpochEnd{Epoch: min(epoch, e.epoch)}
+}
+
+func (emptyPartition) Read(_ context.Context, offset int64, _ int) (*tiering.ReadResult, error) {
+	if offset != 0 {
+		return nil, tiering.ErrOffsetOutOfRange
+	}
+	return &tiering.ReadResult{}, nil
+}
+
+func (emptyPartition) OffsetForTimestamp(context.Context, int64) (tiering.TimestampOffset, error) {
+	return tiering.TimestampOffset{Offset: -1, Timestamp: -1, Epoch: -1}, nil
+}
+
+func (e emptyPartition) MaxTimestamp(ctx context.Context) (tiering.TimestampOffset, error) {
+	return e.OffsetForTimestamp(ctx, 0)
+}
+
+// operationsUnknown is what is answered when authorized operations were not
+// asked for.
+const operationsUnknown = math.MinInt32
+
+// Without an authorizer everything is allowed: bit n is Kafka's AclOperation n.
+const (
+	topicOperations   = 1<<3 | 1<<4 | 1<<5 | 1<<6 | 1<<7 | 1<<8 | 1<<10 | 1<<11
+	clusterOperations = 1<<5 | 1<<7 | 1<<8 | 1<<9 | 1<<10 | 1<<11 | 1<<12
+)
+
+func operations(asked bool, all int32) int32 {
+	if asked {
+		return all
+	}
+	return operationsUnknown
+}
