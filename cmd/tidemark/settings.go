@@ -1,0 +1,226 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// setting binds one field of Config to its name and documentation. The name is
+// the flag, the key in the YAML file and, in capitals with underscores after
+// TIDEMARK_, the environment variable.
+type setting struct {
+	name string
+	unit string // what a value looks like, shown in the help
+	def  string // default in words, where the value itself would not tell
+	doc  string
+	set  func(string) error
+	get  func() string
+}
+
+func (s setting) env() string {
+	return "TIDEMARK_" + strings.ToUpper(strings.ReplaceAll(s.name, "-", "_"))
+}
+
+// settings is the one list of everything that can be set. Values are written
+// into c; the defaults shown are those c holds now.
+func settings(c *Config) []setting {
+	return []setting{
+		text(&c.Listen, "listen", "HOST:PORT", "",
+			"Address on which Kafka clients are accepted."),
+		text(&c.Advertise, "advertise", "HOST:PORT", "the --listen address, with an address of this machine for a wildcard host",
+			"Address that Kafka clients are told to connect to."),
+		text(&c.Peer, "peer", "HOST:PORT", "",
+			"Address on which other brokers are accepted."),
+		text(&c.PeerAdvertise, "peer-advertise", "HOST:PORT", "the --peer address, with an address of this machine for a wildcard host",
+			"Address that other brokers are told to connect to."),
+		text(&c.HTTP, "http", "HOST:PORT", "",
+			"Address of liveness (/livez), readiness (/readyz) and Prometheus metrics (/metrics). Empty turns it off."),
+		text(&c.Rack, "rack", "NAME", "none",
+			"Rack or availability zone of this broker, told to clients."),
+		text(&c.Cluster, "cluster", "NAME", "",
+			"Name of the cluster; brokers that share etcd, store and this name are one cluster."),
+		text(&c.DataDir, "data-dir", "DIR", "",
+			"Directory of the embedded etcd and bucket, and of the cache. One process at a time."),
+		list(&c.Etcd, "etcd", "URL[,URL]", "none: etcd is embedded",
+			"etcd endpoints. Needs --store."),
+		text(&c.Store, "store", "URL", "none: a bucket is kept as files under --data-dir",
+			"Where the log is kept: s3://BUCKET[/PREFIX] or file:///DIR. Needs --etcd. S3 credentials come from the standard AWS environment variables, files and instance roles."),
+		text(&c.S3Endpoint, "s3-endpoint", "URL", "AWS",
+			"Base URL of an S3-compatible store."),
+		text(&c.S3Region, "s3-region", "NAME", "",
+			"Region of the bucket."),
+		spacing(&c.FlushSpacing, "flush-spacing", "DURATION", "25ms on AWS, 2ms with --s3-endpoint and for files",
+			"Least time between two uploads that a full buffer does not force. Longer costs latency and saves requests."),
+		budget(&c.FlushBudget, "flush-budget", "UPLOADS/S", "10 on AWS, unlimited with --s3-endpoint and for files",
+			"Most uploads a second that a full buffer does not force; 0 is unlimited."),
+		text(&c.CacheDir, "cache-dir", "DIR", "cache under --data-dir",
+			"Directory of the disk cache. May be lost or wiped at any time."),
+		byteSize(&c.CacheBytes, "cache-bytes", "BYTES", "",
+			"Size of the disk cache; 0 turns it off. Suffixes KiB, MiB, GiB and TiB are understood."),
+		byteSize(&c.MemoryTailBytes, "memory-tail-bytes", "BYTES", "",
+			"Memory for recently written records, from which consumers that keep up are served."),
+		boolean(&c.AutoCreateTopics, "auto-create-topics-enable", "",
+			"Create a topic when a client first names it (auto.create.topics.enable)."),
+		count(&c.NumPartitions, "num-partitions", "COUNT", "",
+			"Partitions of a topic that is created without a number (num.partitions)."),
+		duration(&c.GroupInitialRebalanceDelay, "group-initial-rebalance-delay", "DURATION", "",
+			"How long an empty consumer group waits for more members before its first rebalance (group.initial.rebalance.delay.ms)."),
+		level(&c.LogLevel, "log-level", "debug|info|warn|error", "",
+			"Least severe messages that are logged, to standard error."),
+		text(&c.LogFormat, "log-format", "text|json", "",
+			"Form of log lines."),
+		text(&c.OTLPEndpoint, "otlp-endpoint", "URL", "none: no traces",
+			"OTLP/gRPC collector that OpenTelemetry traces are sent to."),
+		duration(&c.DrainTimeout, "drain-timeout", "DURATION", "",
+			"How long a stopping broker may take to hand over its work before it just stops."),
+	}
+}
+
+func text(p *string, name, unit, def, doc string) setting {
+	return setting{name, unit, def, doc,
+		func(s string) error { *p = s; return nil },
+		func() string { return *p }}
+}
+
+func list(p *[]string, name, unit, def, doc string) setting {
+	return setting{name, unit, def, doc,
+		func(s string) error {
+			*p = nil
+			for _, part := range strings.Split(s, ",") {
+				if part = strings.TrimSpace(part); part != "" {
+					*p = append(*p, part)
+				}
+			}
+			return nil
+		},
+		func() string { return strings.Join(*p, ",") }}
+}
+
+func boolean(p *bool, name, def, doc string) setting {
+	return setting{name, "true|false", def, doc,
+		func(s string) (err error) {
+			switch s {
+			case "true":
+				*p = true
+			case "false":
+				*p = false
+			default:
+				err = errors.New("neither true nor false")
+			}
+			return err
+		},
+		func() string { return strconv.FormatBool(*p) }}
+}
+
+func count(p *int32, name, unit, def, doc string) setting {
+	return setting{name, unit, def, doc,
+		func(s string) error {
+			n, err := strconv.ParseInt(s, 10, 32)
+			if err != nil {
+				return errors.New("not a whole number")
+			}
+			*p = int32(n)
+			return nil
+		},
+		func() string { return strconv.Itoa(int(*p)) }}
+}
+
+func duration(p *time.Duration, name, unit, def, doc string) setting {
+	return setting{name, unit, def, doc,
+		func(s string) error {
+			d, err := time.ParseDuration(s)
+			if err != nil {
+				return errors.New("not a duration such as 500ms, 3s or 1m30s")
+			}
+			*p = d
+			return nil
+		},
+		func() string { return p.String() }}
+}
+
+// spacing and budget hold a negative value until derive fills it, so a negative
+// one from outside is refused here.
+func spacing(p *time.Duration, name, unit, def, doc string) setting {
+	s := duration(p, name, unit, def, doc)
+	set := s.set
+	s.set = func(v string) error {
+		if err := set(v); err != nil {
+			return err
+		}
+		if *p < 0 {
+			*p = flushSpacingAuto
+			return errors.New("below 0")
+		}
+		return nil
+	}
+	return s
+}
+
+func budget(p *int, name, unit, def, doc string) setting {
+	return setting{name, unit, def, doc,
+		func(s string) error {
+			n, err := strconv.ParseInt(s, 10, 32)
+			if err != nil || n < 0 {
+				return errors.New("not a whole number from 0")
+			}
+			*p = int(n)
+			return nil
+		},
+		func() string { return strconv.Itoa(*p) }}
+}
+
+var byteUnits = []struct {
+	suffix string
+	shift  uint
+}{{"TiB", 40}, {"GiB", 30}, {"MiB", 20}, {"KiB", 10}, {"", 0}}
+
+func byteSize(p *int64, name, unit, def, doc string) setting {
+	return setting{name, unit, def, doc,
+		func(s string) (err error) { *p, err = parseBytes(s); return err },
+		func() string { return formatBytes(*p) }}
+}
+
+func parseBytes(s string) (int64, error) {
+	for _, u := range byteUnits {
+		digits, ok := strings.CutSuffix(s, u.suffix)
+		if !ok {
+			continue
+		}
+		n, err := strconv.ParseInt(strings.TrimSpace(digits), 10, 64)
+		if err != nil || n < 0 || n > math.MaxInt64>>u.shift {
+			break
+		}
+		return n << u.shift, nil
+	}
+	return 0, errors.New("not a number of bytes such as 1048576, 512MiB or 4GiB")
+}
+
+func formatBytes(n int64) string {
+	for _, u := range byteUnits {
+		if n != 0 && n%(1<<u.shift) == 0 {
+			return fmt.Sprintf("%d%s", n>>u.shift, u.suffix)
+		}
+	}
+	return "0"
+}
+
+func level(p *slog.Level, name, unit, def, doc string) setting {
+	levels := map[string]slog.Level{
+		"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError,
+	}
+	return setting{name, unit, def, doc,
+		func(s string) error {
+			l, ok := levels[s]
+			if !ok {
+				return errors.New("not one of debug, info, warn, error")
+			}
+			*p = l
+			return nil
+		},
+		func() string { return strings.ToLower(p.String()) }}
+}
