@@ -63,7 +63,7 @@ func (s *Server) fetch(ctx context.Context, r *Request, req *kmsg.FetchRequest) 
 		}
 		s.metrics.sessions.Set(float64(s.sessions.Len()))
 	}
-	f.resolve()
+	f.resolve(ctx)
 	begin := time.Now()
 	f.wait(ctx)
 	s.metrics.fetch.WithLabelValues("wait").Observe(since(begin))
@@ -139,14 +139,16 @@ func (f *fetch) adopt(parts []fetchsession.Partition) {
 }
 
 // resolve finds each partition, or the error to answer for it.
-func (f *fetch) resolve() {
+func (f *fetch) resolve(ctx context.Context) {
+	open, cancel := context.WithTimeout(ctx, openWait)
+	defer cancel()
 	for i := range f.want {
 		w := &f.want[i]
 		w.part = nil
 		if w.topic, w.err = f.s.resolve(f.req.Version >= 13, w.ID, w.Name); w.err != nil {
 			continue
 		}
-		w.part, w.err = f.s.partition(w.topic, w.Key.Partition, w.CurrentLeaderEpoch)
+		w.part, w.err = f.s.partition(open, w.topic, w.Key.Partition, w.CurrentLeaderEpoch)
 	}
 }
 
@@ -174,7 +176,7 @@ func (f *fetch) wait(ctx context.Context) {
 			return
 		}
 		before := slices.Clone(f.want)
-		f.resolve() // leadership may have moved
+		f.resolve(ctx) // leadership may have moved
 		for i := range before {
 			if before[i].part != f.want[i].part {
 				return // led anew: the subscription is to what was before

@@ -21,13 +21,15 @@ type askedTopic struct {
 
 func (s *Server) metadata(ctx context.Context, r *Request, req *kmsg.MetadataRequest) kmsg.Response {
 	resp := kmsg.NewPtrMetadataResponse()
-	for _, b := range s.cfg.View.Brokers() {
-		e := kmsg.NewMetadataResponseBroker()
-		e.NodeID, e.Host, e.Port, e.Rack = b.ID, b.Host, b.Port, rack(b)
-		resp.Brokers = append(resp.Brokers, e)
-	}
+	defer func() { // last: waiting for leaders may have changed who is there
+		for _, b := range s.cfg.View.Brokers() {
+			e := kmsg.NewMetadataResponseBroker()
+			e.NodeID, e.Host, e.Port, e.Rack = b.ID, b.Host, b.Port, rack(b)
+			resp.Brokers = append(resp.Brokers, e)
+		}
+		resp.ControllerID = s.controllerID()
+	}()
 	resp.ClusterID = &s.cfg.ClusterID
-	resp.ControllerID = s.controllerID()
 	resp.AuthorizedOperations = operations(req.IncludeClusterAuthorizedOperations, clusterOperations)
 	resp.Topics = []kmsg.MetadataResponseTopic{}
 	// Version 0 says "all" with an empty list, later ones with null.
@@ -74,6 +76,7 @@ func (s *Server) askedMetadata(ctx context.Context, r *Request, req *kmsg.Metada
 	}
 	t, err := s.resolve(byID, asked.TopicID, name)
 	if err == nil {
+		s.awaitLeaders(ctx, t)
 		return s.topicMetadata(r, req, t)
 	}
 	if !byID {
@@ -81,6 +84,7 @@ func (s *Server) askedMetadata(ctx context.Context, r *Request, req *kmsg.Metada
 			err = bad
 		} else if s.cfg.AutoCreateTopics && (req.AllowAutoTopicCreation || req.Version < 4) {
 			if t, err = s.autoCreate(ctx, name); err == nil {
+				s.awaitLeaders(ctx, t)
 				return s.topicMetadata(r, req, t)
 			}
 		}

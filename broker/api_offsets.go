@@ -40,6 +40,8 @@ func (s *Server) listOffsets(ctx context.Context, r *Request, req *kmsg.ListOffs
 	}
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
+	open, cancelOpen := context.WithTimeout(ctx, openWait)
+	defer cancelOpen()
 	asked := map[topicPartition]int{}
 	for i := range req.Topics {
 		for _, p := range req.Topics[i].Partitions {
@@ -59,7 +61,7 @@ func (s *Server) listOffsets(ctx context.Context, r *Request, req *kmsg.ListOffs
 				perr = refuse(kerr.InvalidRequest, "")
 			}
 			if perr == nil {
-				found, perr = s.listOffset(ctx, req, topic, p)
+				found, perr = s.listOffset(ctx, open, req, topic, p)
 			}
 			out := kmsg.NewListOffsetsResponseTopicPartition()
 			out.Partition, out.Offset, out.Timestamp, out.LeaderEpoch = p.Partition, -1, -1, -1
@@ -76,12 +78,12 @@ func (s *Server) listOffsets(ctx context.Context, r *Request, req *kmsg.ListOffs
 }
 
 // listOffset answers for one partition, as its leader.
-func (s *Server) listOffset(ctx context.Context, req *kmsg.ListOffsetsRequest, t *metadata.Topic, p *kmsg.ListOffsetsRequestTopicPartition) (tiering.TimestampOffset, error) {
+func (s *Server) listOffset(ctx, open context.Context, req *kmsg.ListOffsetsRequest, t *metadata.Topic, p *kmsg.ListOffsetsRequestTopicPartition) (tiering.TimestampOffset, error) {
 	none := tiering.TimestampOffset{Offset: -1, Timestamp: -1, Epoch: -1}
 	if since, special := specialSince[p.Timestamp]; p.Timestamp < 0 && (!special || req.Version < since) {
 		return none, refuse(kerr.UnsupportedVersion, "")
 	}
-	part, err := s.partition(t, p.Partition, p.CurrentLeaderEpoch)
+	part, err := s.partition(open, t, p.Partition, p.CurrentLeaderEpoch)
 	if err != nil {
 		return none, err
 	}
@@ -125,6 +127,8 @@ func startEpoch(p Partition, o tiering.Offsets) int32 {
 }
 
 func (s *Server) offsetForLeaderEpoch(ctx context.Context, r *Request, req *kmsg.OffsetForLeaderEpochRequest) kmsg.Response {
+	open, cancel := context.WithTimeout(ctx, openWait)
+	defer cancel()
 	resp := kmsg.NewPtrOffsetForLeaderEpochResponse()
 	for i := range req.Topics {
 		t := kmsg.NewOffsetForLeaderEpochResponseTopic()
@@ -136,7 +140,7 @@ func (s *Server) offsetForLeaderEpoch(ctx context.Context, r *Request, req *kmsg
 			out.Partition, out.LeaderEpoch, out.EndOffset = p.Partition, -1, -1
 			end, perr := tiering.EpochEnd{Epoch: -1, End: -1}, err
 			if perr == nil {
-				end, perr = s.epochEnd(ctx, topic, p)
+				end, perr = s.epochEnd(ctx, open, topic, p)
 			}
 			if perr != nil {
 				out.ErrorCode = r.code(perr)
@@ -152,9 +156,9 @@ func (s *Server) offsetForLeaderEpoch(ctx context.Context, r *Request, req *kmsg
 
 // epochEnd answers for one partition. An epoch above the leader's own is
 // unknown; a client that has one has met a newer leader.
-func (s *Server) epochEnd(ctx context.Context, t *metadata.Topic, p *kmsg.OffsetForLeaderEpochRequestTopicPartition) (tiering.EpochEnd, error) {
+func (s *Server) epochEnd(ctx, open context.Context, t *metadata.Topic, p *kmsg.OffsetForLeaderEpochRequestTopicPartition) (tiering.EpochEnd, error) {
 	none := tiering.EpochEnd{Epoch: -1, End: -1}
-	part, err := s.partition(t, p.Partition, p.CurrentLeaderEpoch)
+	part, err := s.partition(open, t, p.Partition, p.CurrentLeaderEpoch)
 	if err != nil {
 		return none, err
 	}

@@ -85,6 +85,8 @@ func (s *Server) appendAll(ctx context.Context, r *Request, req *kmsg.ProduceReq
 	parts := make([][]produced, len(req.Topics))
 	refusal, release := s.admit(ctx, req, deadline)
 	defer release()
+	open, cancel := context.WithTimeout(ctx, openWait)
+	defer cancel()
 	begin := time.Now()
 	for i := range req.Topics {
 		t := &req.Topics[i]
@@ -103,7 +105,7 @@ func (s *Server) appendAll(ctx context.Context, r *Request, req *kmsg.ProduceReq
 			p := &parts[i][j]
 			*p = produced{topic: topic, partition: t.Partitions[j].Partition, err: err}
 			if err == nil {
-				p.appended, p.err = s.append(ctx, req, topic, &t.Partitions[j], rules)
+				p.appended, p.err = s.append(ctx, open, req, topic, &t.Partitions[j], rules)
 			}
 			t.Partitions[j].Records = nil // the log's now, or nobody's
 		}
@@ -167,8 +169,8 @@ func (s *Server) rules(t *metadata.Topic) batch.Rules {
 }
 
 // append validates one partition's batch and gives it its offset.
-func (s *Server) append(ctx context.Context, req *kmsg.ProduceRequest, t *metadata.Topic, p *kmsg.ProduceRequestTopicPartition, rules batch.Rules) (Appended, error) {
-	part, err := s.partition(t, p.Partition, -1)
+func (s *Server) append(ctx, open context.Context, req *kmsg.ProduceRequest, t *metadata.Topic, p *kmsg.ProduceRequestTopicPartition, rules batch.Rules) (Appended, error) {
+	part, err := s.partition(open, t, p.Partition, -1)
 	if err != nil {
 		return Appended{}, err
 	}
@@ -225,6 +227,28 @@ func (s *Server) commit(ctx context.Context, parts [][]produced, deadline time.T
 		}
 	}
 	s.metrics.produce.WithLabelValues("commit").Observe(since(begin))
+	linkFlushes(trace.SpanFromContext(ctx), parts)
+}
+
+// linkFlushes leads from a request's trace to the flushes that carried it, which
+// it shares with others.
+func linkFlushes(span trace.Span, parts [][]produced) {
+	if !span.IsRecording() {
+		return
+	}
+	seen := make(map[trace.SpanID]bool)
+	for i := range parts {
+		for j := range parts[i] {
+			c, ok := parts[i][j].appended.Commit.(interface{ Trace() trace.SpanContext })
+			if !ok {
+				continue
+			}
+			if flush := c.Trace(); flush.IsValid() && !seen[flush.SpanID()] {
+				seen[flush.SpanID()] = true
+				span.AddLink(trace.Link{SpanContext: flush})
+			}
+		}
+	}
 }
 
 // producedTopics fills in the response.

@@ -66,6 +66,11 @@ func (s *Server) createTopics(ctx context.Context, r *Request, req *kmsg.CreateT
 		named[t.Topic] = 0
 		resp.Topics = append(resp.Topics, s.createTopic(ctx, r, req, t, err))
 	}
+	for i := range resp.Topics { // all at once: their leaders come together
+		if t, ok := s.cfg.View.TopicByID(resp.Topics[i].TopicID); ok && !req.ValidateOnly {
+			s.awaitLeaders(ctx, t)
+		}
+	}
 	return resp
 }
 

@@ -21,6 +21,9 @@ type Log interface {
 	// Partition returns a partition that this incarnation leads, or
 	// tiering.ErrNotLeader.
 	Partition(tp metadata.TopicPartition) (Partition, error)
+	// Await is Partition, but waits until ctx ends for a partition that this
+	// incarnation is about to lead.
+	Await(ctx context.Context, tp metadata.TopicPartition) (Partition, error)
 	// Check returns nil when this incarnation is known not to have been sealed
 	// by a check begun at most maxAge ago; with 0, begun after the call. It is
 	// the authority for answers that a deposed leader would get wrong.
@@ -90,6 +93,8 @@ type View interface {
 	Partition(tp metadata.TopicPartition) (*metadata.Partition, bool)
 	Coordinator(shard int) (c metadata.Coordinator, modRevision int64, ok bool)
 	Config(kind, name string) map[string]string
+	// Subscribe delivers at least one value after any change.
+	Subscribe() (ch <-chan struct{}, cancel func())
 	// WaitRevision returns once the view shows what was written at rev.
 	WaitRevision(ctx context.Context, rev int64) error
 }

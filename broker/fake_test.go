@@ -211,6 +211,11 @@ func (l *fakeLog) Partition(tp metadata.TopicPartition) (Partition, error) {
 	return l.part(tp), nil
 }
 
+// Await does not wait: nothing opens later here.
+func (l *fakeLog) Await(_ context.Context, tp metadata.TopicPartition) (Partition, error) {
+	return l.Partition(tp)
+}
+
 func (l *fakeLog) part(tp metadata.TopicPartition) *fakePartition {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -275,6 +280,7 @@ func (v *fakeView) Config(kind, name string) map[string]string {
 	defer v.mu.Unlock()
 	return v.configs[kind+"/"+name]
 }
+func (v *fakeView) Subscribe() (<-chan struct{}, func())      { return nil, func() {} }
 func (v *fakeView) WaitRevision(context.Context, int64) error { return nil }
 
 type fakeAdmin struct {

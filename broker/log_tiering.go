@@ -30,6 +30,14 @@ func (t tieringLog) Partition(tp metadata.TopicPartition) (Partition, error) {
 	return tieringPartition{p}, nil
 }
 
+func (t tieringLog) Await(ctx context.Context, tp metadata.TopicPartition) (Partition, error) {
+	p, err := t.log.Await(ctx, tp)
+	if err != nil {
+		return nil, err
+	}
+	return tieringPartition{p}, nil
+}
+
 type tieringPartition struct{ *tiering.Partition }
 
 func (p tieringPartition) Append(records []byte, h batch.Header, now int64, stamp bool) (Appended, error) {

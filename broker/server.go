@@ -38,6 +38,8 @@ type Server struct {
 	sessions *fetchsession.Cache
 	pids     *producerIDs
 
+	leaderless leaderWaits
+
 	requestBytes *semaphore.Weighted // Config.RequestBytesMax
 	fetchBytes   *semaphore.Weighted // Config.FetchBytesTotalMax
 	inflating    *semaphore.Weighted // batches of compacted topics inflated at once

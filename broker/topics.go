@@ -7,6 +7,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
@@ -116,12 +117,13 @@ func (s *Server) leaderOf(t *metadata.Topic, partition int32) leadership {
 }
 
 // partition returns the partition to serve a request from, or why not. epoch is
-// the leader epoch that the client knows, -1 for none.
-func (s *Server) partition(t *metadata.Topic, partition, epoch int32) (Partition, error) {
+// the leader epoch that the client knows, -1 for none. open, one for the whole
+// request, ends the wait for partitions that are about to be led here.
+func (s *Server) partition(open context.Context, t *metadata.Topic, partition, epoch int32) (Partition, error) {
 	if partition < 0 || partition >= t.Partitions {
 		return nil, errUnknownTopic
 	}
-	p, err := s.led(t, partition)
+	p, err := s.led(open, t, partition)
 	if err != nil {
 		return nil, s.stale(t, partition, epoch, err)
 	}
@@ -147,9 +149,19 @@ func (s *Server) stale(t *metadata.Topic, partition, epoch int32, err error) err
 	return err
 }
 
-func (s *Server) led(t *metadata.Topic, partition int32) (Partition, error) {
+// openWait is how long a request waits for a partition whose owner list names
+// this broker but which is not open yet. Clients that are told "not leader"
+// instead look for a leader elsewhere, and some of them only every five seconds.
+const openWait = time.Second
+
+func (s *Server) led(open context.Context, t *metadata.Topic, partition int32) (Partition, error) {
 	if !isInternal(t.Name) {
-		return s.cfg.Log.Partition(metadata.TopicPartition{Topic: t.ID, Partition: partition})
+		tp := metadata.TopicPartition{Topic: t.ID, Partition: partition}
+		p, err := s.cfg.Log.Partition(tp)
+		if errors.Is(err, tiering.ErrNotLeader) && s.leaderOf(t, partition).broker.Incarnation == s.cfg.Self {
+			return s.cfg.Log.Await(open, tp)
+		}
+		return p, err
 	}
 	c, _, ok := s.cfg.View.Coordinator(int(partition))
 	if !ok || c.Incarnation != s.cfg.Self {

@@ -2,6 +2,7 @@ package tiering
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"sync"
@@ -27,10 +28,11 @@ type flush struct {
 	// committed is called for records, in the commit loop, once the slot is.
 	onCommit []func(slot uint64)
 	size     int
+	stated   int       // bytes of records
 	urgent   bool      // clients or peers wait for a record in it
 	first    time.Time // when the first append joined
 
-	// Set by take and encode, before the upload starts.
+	// Set by begin and encode, before the upload starts.
 	slot    uint64
 	head    *wal.Head
 	digest  *wal.Digest // guarded by Log.mu: nil until encoded
@@ -38,7 +40,8 @@ type flush struct {
 	raw     *buffer     // batches as served
 	takenAt time.Time
 	span    trace.Span
-	// begun is when the attempt that bound the slot began, by Config.Clock.
+	// begun is a moment, by Config.Clock, after which the slot was bound: that
+	// of the attempt that is known to have done it, else of the first.
 	begun  time.Duration
 	bound  time.Time
 	failed atomic.Bool // an attempt failed
@@ -107,19 +110,36 @@ func (l *Log) add(p *Partition, base int64, records []byte, row wal.Row, compres
 	return f, nil
 }
 
+// Records of one object, whose head has to stay readable: wal.MaxHead is the
+// bound, and the index needs room beside them.
+const (
+	recordsBytesMax = 16 << 20 // beyond it the next record goes into the next object
+	recordBytesMax  = 32 << 20
+	recordOverhead  = 48
+)
+
 // record joins a leadership record to the open flush and hurries it. onCommit
-// runs in the commit loop.
+// runs in the commit loop. A record that no reader would accept must not get
+// into the chain, because the whole chain could not be read any more.
 func (l *Log) record(r wal.Record, onCommit func(slot uint64)) (*flush, error) {
+	if r.Epoch < 0 || r.Partition.Partition < 0 || len(r.State) > recordBytesMax {
+		return nil, fmt.Errorf("record of %s at epoch %d with %d bytes of state cannot be written", r.Partition, r.Epoch, len(r.State))
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closing {
 		return nil, ErrNotLeader
+	}
+	if l.open.stated > 0 && l.open.stated+len(r.State) > recordsBytesMax {
+		l.ready = append(l.ready, l.open)
+		l.open = l.newFlush()
 	}
 	f := l.open
 	if f.empty() {
 		f.first = time.Now()
 	}
 	f.records = append(f.records, r)
+	f.stated += recordOverhead + len(r.State)
 	if onCommit != nil {
 		f.onCommit = append(f.onCommit, onCommit)
 	}
@@ -169,27 +189,27 @@ func (l *Log) take() (*flush, time.Duration) {
 		l.mu.Unlock()
 		return nil, 0
 	}
-	pressing := f.urgent || f.size >= l.cfg.FlushBytes || len(l.ready) > 0
+	full := f.size >= l.cfg.FlushBytes || len(l.ready) > 0
 	now := l.cfg.Clock()
-	wait, open := l.pacer.wait(now, len(l.unresolved), pressing)
+	wait, open := l.pacer.wait(now, len(l.unresolved), f.urgent, full)
 	if !open || wait > 0 {
 		l.mu.Unlock()
 		return nil, wait
 	}
-	l.pacer.start(now, pressing)
+	l.pacer.start(now, f.urgent || full)
 	if f == l.open {
 		l.open = l.newFlush()
 	} else {
 		l.ready = l.ready[1:]
 	}
-	slot, previous := l.nextSlot, l.previous
+	previous := l.previous
+	l.begin(f, l.nextSlot)
 	l.nextSlot++
-	f.slot, f.takenAt = slot, time.Now()
-	l.unresolved[slot] = f
+	l.unresolved[f.slot] = f
 	l.mu.Unlock()
 
 	// Only the flush loop encodes, so the digests chain without the lock.
-	l.encode(f, slot, previous, l.committed.Load())
+	l.encode(f, previous, l.committed.Load())
 	l.mu.Lock()
 	l.previous, f.digest = f.head.Digest, &f.head.Digest
 	l.mu.Unlock()
@@ -199,18 +219,24 @@ func (l *Log) take() (*flush, time.Duration) {
 	return f, 0
 }
 
-// encode lays the flush out as an object: what is served and, where storing
-// it compressed saves more than it costs, what is uploaded in its place.
-func (l *Log) encode(f *flush, slot uint64, previous wal.Digest, acknowledged uint64) {
+// begin gives f its slot. From then on finish, which ends the span, may come at
+// any moment; Log.mu is held.
+func (l *Log) begin(f *flush, slot uint64) {
+	f.slot, f.takenAt = slot, time.Now()
 	_, f.span = l.cfg.Tracer.Start(context.Background(), "flush",
 		trace.WithAttributes(attribute.Int64("slot", int64(slot)), attribute.Int("bytes", f.size)))
+}
+
+// encode lays the flush out as an object: what is served and, where storing
+// it compressed saves more than it costs, what is uploaded in its place.
+func (l *Log) encode(f *flush, previous wal.Digest, acknowledged uint64) {
 	h := &wal.Head{
-		Kind: f.kind, Cluster: l.cfg.Cluster, Incarnation: l.cfg.Incarnation, Slot: slot, Previous: previous,
+		Kind: f.kind, Cluster: l.cfg.Cluster, Incarnation: l.cfg.Incarnation, Slot: f.slot, Previous: previous,
 		Acknowledged: acknowledged, Checkpoint: l.checkpoint.Load(), Writer: l.cfg.Incarnation,
 		Records: f.records, Extents: make([]wal.Extent, 0, len(f.order)),
 	}
 	if f.kind == wal.Close {
-		h.Checkpoint = slot
+		h.Checkpoint = f.slot
 	}
 	f.raw = l.pool.get(f.size)
 	f.parts = make([][]byte, 1, 1+len(f.order)) // the head comes first
@@ -254,42 +280,69 @@ func (l *Log) encode(f *flush, slot uint64, previous wal.Digest, acknowledged ui
 // nil error the incarnation is over and Run returns nil.
 func (l *Log) Close(ctx context.Context) error {
 	l.mu.Lock()
-	if l.err != nil {
-		defer l.mu.Unlock()
-		return l.err
+	if err := l.err; err != nil {
+		l.mu.Unlock()
+		if errors.Is(err, errClosed) {
+			return nil
+		}
+		return err
 	}
 	l.closing = true
-	last := l.open
-	last.urgent = true
+	open, sent := l.open, l.last != nil
+	open.urgent = true
 	l.mu.Unlock()
 	l.kick()
-	if err := l.drained(ctx, last); err != nil {
-		return fmt.Errorf("close chain %s: %w", l.cfg.Incarnation, err)
+	if !sent {
+		if err := l.drained(ctx, open); err != nil {
+			return fmt.Errorf("close chain %s: %w", l.cfg.Incarnation, err)
+		}
+		if err := l.writeCheckpoint(ctx); err != nil {
+			return fmt.Errorf("close chain %s: %w", l.cfg.Incarnation, err)
+		}
+		if err := l.sendClose(); err != nil {
+			return err
+		}
 	}
-	if err := l.writeCheckpoint(ctx); err != nil {
-		return fmt.Errorf("close chain %s: %w", l.cfg.Incarnation, err)
-	}
-	f := l.newFlush()
-	f.kind, f.urgent = wal.Close, true
-	l.mu.Lock()
-	l.open = f
-	l.mu.Unlock()
-	l.kick()
 	select {
-	case <-f.done:
+	case <-l.done: // conclude has run, or somebody else ended the chain
 	case <-ctx.Done():
 		return fmt.Errorf("close chain %s: %w", l.cfg.Incarnation, context.Cause(ctx))
 	}
-	if f.err != nil {
-		return f.err
+	if !errors.Is(l.err, errClosed) {
+		return l.err
 	}
-	if _, err := l.cfg.Chains.RecordEnd(ctx, l.cfg.Incarnation, f.slot+1); err != nil {
+	return nil
+}
+
+// sendClose sends the CLOSE on its way, once.
+func (l *Log) sendClose() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.err != nil && !errors.Is(l.err, errClosed) {
+		return l.err
+	}
+	if l.last == nil {
+		l.last = l.newFlush()
+		l.last.kind, l.last.urgent = wal.Close, true
+		l.open = l.last
+		l.kick()
+	}
+	return nil
+}
+
+// conclude ends the incarnation once its CLOSE is committed, whether or not
+// Close still waits for it.
+func (l *Log) conclude() {
+	ctx, cancel := context.WithTimeout(context.Background(), recordEndTimeout)
+	defer cancel()
+	if _, err := l.cfg.Chains.RecordEnd(ctx, l.cfg.Incarnation, l.last.slot+1); err != nil {
 		// The CLOSE stands; whoever comes next records the end it finds.
 		l.cfg.Logger.Warn("end of own chain not recorded", "error", err)
 	}
 	l.fail(errClosed)
-	return nil
 }
+
+const recordEndTimeout = 5 * time.Second
 
 // drained waits until last, the final flush that takes appends, and everything
 // before it are committed.

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tidemark-io/tidemark/metadata"
+	"github.com/tidemark-io/tidemark/tiering/object"
 	"github.com/tidemark-io/tidemark/tiering/wal"
 )
 
@@ -52,15 +53,18 @@ func (l *Log) Lead(ctx context.Context, requests []LeadRequest) map[metadata.Top
 			failures[a.p.tp] = err
 		}
 	}
+	opened := false
 	for _, a := range opens {
 		if failures[a.p.tp] == nil {
 			<-a.flush.done // it commits, or the incarnation is over: no other end
 			if a.flush.err != nil {
 				failures[a.p.tp] = a.flush.err
+			} else {
+				opened = true
 			}
 		}
 	}
-	if len(opens) > len(failures) {
+	if opened {
 		l.checkpointSoon()
 	}
 	return failures
@@ -112,12 +116,17 @@ func (a *openAttempt) commit(l *Log) error {
 // serve runs in the commit loop, when the OPEN is committed.
 func (p *Partition) serve() {
 	p.mu.Lock()
-	if p.phase == opening {
+	if p.phase == opening { // else it was dropped
 		p.phase = serving
+		p.log.m.partitions.Inc()
 	}
 	p.mu.Unlock()
-	p.log.m.partitions.Inc()
 	p.notify()
+	l := p.log
+	l.partsMu.Lock()
+	close(l.served)
+	l.served = make(chan struct{})
+	l.partsMu.Unlock()
 }
 
 // closer closes entries of owner lists for one call of Lead.
@@ -173,7 +182,7 @@ func (c *closer) ask(ctx context.Context, inc metadata.Incarnation, claims []Cla
 	for _, r := range answer {
 		h := slots[r.Slot]
 		if h == nil {
-			if h, err = retry(ctx, l.done, func() (*wal.Head, error) { return l.readHead(ctx, inc, r.Slot) }); err != nil {
+			if h, err = l.readNamed(ctx, inc, r.Slot); err != nil {
 				fail(err)
 				return
 			}
@@ -184,6 +193,23 @@ func (c *closer) ask(ctx context.Context, inc metadata.Incarnation, claims []Cla
 			return
 		}
 	}
+}
+
+// readNamed reads the head of a slot that a peer says is committed.
+func (l *Log) readNamed(ctx context.Context, inc metadata.Incarnation, slot uint64) (*wal.Head, error) {
+	h, err := retry(ctx, l.done, func() (*wal.Head, error) {
+		ctx, cancel := context.WithTimeout(ctx, l.cfg.PutTimeout)
+		defer cancel()
+		h, err := l.readHead(ctx, inc, slot)
+		if errors.Is(err, object.ErrNotFound) {
+			return nil, nil // reads are consistent: asking again is in vain
+		}
+		return h, err
+	})
+	if err == nil && h == nil {
+		err = fmt.Errorf("slot %d of %s is free", slot, inc)
+	}
+	return h, err
 }
 
 // note takes a RELEASE out of the slot that the predecessor named.

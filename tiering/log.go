@@ -60,11 +60,14 @@ type Log struct {
 	nextSlot   uint64
 	previous   wal.Digest
 	pacer      pacer
-	closing    bool // no appends and no records any more, but CLOSE
+	closing    bool   // no appends and no records any more, but CLOSE
+	last       *flush // carries the CLOSE; nil until that is sent
 
 	// partsMu guards parts and closedEpochs.
 	partsMu sync.RWMutex
 	parts   map[metadata.TopicPartition]*Partition
+	// served is closed, and replaced, whenever a partition begins to be served.
+	served chan struct{}
 	// closedEpochs: an epoch at or below it is never opened here.
 	closedEpochs map[metadata.TopicPartition]int32
 	releases     releaseBook
@@ -94,11 +97,12 @@ func Open(ctx context.Context, cfg Config) (*Log, error) {
 		unresolved:    make(map[uint64]*flush),
 		pacer:         newPacer(cfg.FlushSpacing, cfg.FlushBudget),
 		parts:         make(map[metadata.TopicPartition]*Partition),
+		served:        make(chan struct{}),
 		closedEpochs:  make(map[metadata.TopicPartition]int32),
 	}
 	l.hot = newLRU[extentID](&l.tasks, cfg.ExtentCacheBytes, func(b []byte) int64 { return int64(cap(b)) })
 	l.pages = newLRU[string](&l.tasks, pageCacheBytes, func(r []wal.ExtentRef) int64 { return int64(cap(r)) * refBytes })
-	l.room.limit = cfg.UnflushedBytesMax
+	l.room.limit, l.room.done = cfg.UnflushedBytesMax, l.done
 	l.recoveries.init()
 	l.releases.init()
 	l.open = l.newFlush()
@@ -112,7 +116,9 @@ func Open(ctx context.Context, cfg Config) (*Log, error) {
 func (l *Log) start(ctx context.Context) error {
 	f := l.newFlush()
 	f.kind = wal.Start
-	l.encode(f, 0, wal.Digest{}, 0)
+	l.begin(f, 0)
+	l.encode(f, wal.Digest{}, 0)
+	f.begun = l.cfg.Clock()
 	for attempt := 0; ; attempt++ {
 		err := l.attempt(ctx, f)
 		if err == nil {
@@ -201,9 +207,11 @@ func (l *Log) over() bool {
 
 // Admit waits until size more bytes may be appended, and then brackets the
 // appends of one request: they are flushed together where possible. ErrTimedOut
-// when ctx ends first.
+// when ctx ends first, ErrFenced when the incarnation does.
 func (l *Log) Admit(ctx context.Context, size int) (release func(), err error) {
-	if err := l.room.take(ctx, int64(size)); err != nil {
+	if err := l.room.take(ctx, int64(size)); errors.Is(err, ErrFenced) {
+		return nil, err
+	} else if err != nil {
 		return nil, fmt.Errorf("%w: %d unflushed bytes: %w", ErrTimedOut, l.cfg.UnflushedBytesMax, err)
 	}
 	l.appending.Add(1)
@@ -234,6 +242,26 @@ func (l *Log) Partition(tp metadata.TopicPartition) (*Partition, error) {
 		return nil, ErrNotLeader
 	}
 	return p, nil
+}
+
+// Await is Partition, but waits for a partition that is not led yet until ctx
+// ends: for callers who know that it is about to be.
+func (l *Log) Await(ctx context.Context, tp metadata.TopicPartition) (*Partition, error) {
+	for {
+		l.partsMu.RLock()
+		served := l.served
+		l.partsMu.RUnlock()
+		if p, err := l.Partition(tp); err == nil {
+			return p, nil
+		}
+		select {
+		case <-served:
+		case <-l.done:
+			return nil, ErrNotLeader
+		case <-ctx.Done():
+			return nil, ErrNotLeader
+		}
+	}
 }
 
 // Leading lists the partitions that are open, with their epochs.

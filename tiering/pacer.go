@@ -7,6 +7,7 @@ import (
 
 const (
 	windowMax    = 8  // PUTs in flight
+	windowFull   = 4  // what congestion never takes from full buffers
 	budgetBurst  = 40 // time-triggered flushes saved up
 	slowdown     = 2  // smoothed latency over the best of its size that means congestion
 	recoverAfter = 32 // unhurried PUTs before the window grows by one
@@ -38,13 +39,19 @@ func newPacer(spacing time.Duration, budget float64) pacer {
 }
 
 // wait returns how long until a flush may start, and false when only a finished
-// PUT can make room. urgent flushes, which clients or peers wait for, and full
-// ones ignore spacing and budget.
-func (p *pacer) wait(now time.Duration, inFlight int, pressing bool) (time.Duration, bool) {
-	if inFlight >= p.window {
+// PUT can make room. Urgent flushes, which clients or peers wait for, and full
+// ones ignore spacing and budget. Full ones keep a window of their own: a store
+// at its bandwidth answers slower the more is in flight, and there a window of
+// one would halve the throughput without making anything faster.
+func (p *pacer) wait(now time.Duration, inFlight int, urgent, full bool) (time.Duration, bool) {
+	window := p.window
+	if full {
+		window = max(window, windowFull)
+	}
+	if inFlight >= window {
 		return 0, false
 	}
-	if pressing || !p.started {
+	if urgent || full || !p.started {
 		return 0, true
 	}
 	w := max(0, p.last+p.spacing*time.Duration(p.stretch)-now)

@@ -87,6 +87,11 @@ func (a *Appended) Err() error {
 // Trace names the span of the flush that carries the batch, to link the request
 // to it. Valid after Done; empty for a batch committed long ago.
 func (a *Appended) Trace() trace.SpanContext {
+	select {
+	case <-a.Done():
+	default:
+		return trace.SpanContext{} // the flush may not have its span yet
+	}
 	if a.flush == nil || a.flush.span == nil {
 		return trace.SpanContext{}
 	}
@@ -227,17 +232,19 @@ func (p *Partition) notify() {
 	}
 }
 
-// encodeState returns the committed state for a checkpoint, or false when the
-// partition is not open. Producers idle since before are forgotten.
-func (p *Partition) encodeState(before int64) ([]byte, bool) {
+// encodeState returns the committed state for a checkpoint, and whether the
+// partition is open. The state is nil when a checkpoint need not describe it.
+// Producers idle since before are forgotten.
+func (p *Partition) encodeState(before int64) (state []byte, open bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.phase != serving && p.phase != releasing {
+	open = p.phase == serving || p.phase == releasing
+	if dropped := p.phase == released && p.manifest.end != p.end; !open && !dropped {
 		return nil, false
 	}
 	p.manifest.producers.expire(before)
 	if p.encoded == nil {
 		p.encoded = wal.AppendState(nil, p.manifest.state())
 	}
-	return p.encoded, true
+	return p.encoded, open
 }

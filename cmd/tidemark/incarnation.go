@@ -41,6 +41,7 @@ type stack struct {
 	node    *cluster.Node
 	groups  *coordinator.Coordinator
 	server  *broker.Server
+	topics  atomic.Uint32 // created here, to spread their first leaders
 }
 
 // incarnation runs one incarnation from its registration to its end, and calls
@@ -119,11 +120,33 @@ func (s *stack) assemble(ctx context.Context, clients, peers net.Listener) (err 
 	}
 	s.server, err = broker.New(broker.Config{
 		Self: inc, ID: s.session.Broker().ID, ClusterID: b.identity.ClusterID, Listener: clients,
-		Log: broker.TieringLog(s.log), View: s.view, Admin: broker.KVAdmin{KV: b.kv}, Groups: s.groups,
+		Log: broker.TieringLog(s.log), View: s.view, Admin: broker.KVAdmin{KV: b.kv, Preferred: s.firstLeader()}, Groups: s.groups,
 		Logger: b.log, Registerer: s.reg, Tracer: b.tracer,
 		AutoCreateTopics: cfg.AutoCreateTopics, DefaultPartitions: cfg.NumPartitions,
 	})
 	return err
+}
+
+// firstLeader chooses the first leader of each partition of a new topic: live
+// brokers in turn, from one that differs from topic to topic. The controller
+// moves it if that turns out uneven.
+func (s *stack) firstLeader() func(partition int32) metadata.Incarnation {
+	return func(partition int32) metadata.Incarnation {
+		var able []metadata.Incarnation
+		for _, b := range s.view.Brokers() {
+			if !b.Draining {
+				able = append(able, b.Incarnation)
+			}
+		}
+		if len(able) == 0 {
+			return 0 // the controller will choose
+		}
+		first := int(s.topics.Load())
+		if partition == 0 {
+			first = int(s.topics.Add(1))
+		}
+		return able[(first+int(partition))%len(able)]
+	}
 }
 
 // endOlderSessions frees at once what a process that was killed held: the data

@@ -1,0 +1,57 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"github.com/tidemark-io/tidemark/metadata"
+)
+
+const (
+	// leaderWait is how long an answer about a topic waits for partitions that
+	// have no live leader. A takeover takes less; a client that is told "no
+	// leader" instead asks again only after its own pause, which is five seconds
+	// for some, and gives up after three tries, as others do.
+	leaderWait = time.Second
+	// leaderWaitPause is how long nobody waits after a wait was in vain, so that
+	// a partition without a leader does not slow every answer down.
+	leaderWaitPause = 10 * time.Second
+)
+
+// leaderWaits remembers when a wait was in vain.
+type leaderWaits struct {
+	vain atomic.Int64 // Unix nanoseconds
+}
+
+// awaitLeaders returns when every partition of t has a live leader, or after a
+// short while.
+func (s *Server) awaitLeaders(ctx context.Context, t *metadata.Topic) {
+	if isInternal(t.Name) || s.allLed(t) || time.Since(time.Unix(0, s.leaderless.vain.Load())) < leaderWaitPause {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, leaderWait)
+	defer cancel()
+	changed, stop := s.cfg.View.Subscribe()
+	defer stop()
+	for !s.allLed(t) {
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+				s.leaderless.vain.Store(time.Now().UnixNano())
+			}
+			return
+		}
+	}
+}
+
+func (s *Server) allLed(t *metadata.Topic) bool {
+	for i := range t.Partitions {
+		if !s.leaderOf(t, i).live {
+			return false
+		}
+	}
+	return true
+}

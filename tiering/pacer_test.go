@@ -1,0 +1,82 @@
+package tiering
+
+import (
+	"testing"
+	"time"
+)
+
+func TestPacerSpacing(t *testing.T) {
+	p := newPacer(25*time.Millisecond, 0)
+	if w, ok := p.wait(0, 0, false, false); !ok || w != 0 {
+		t.Fatalf("the first flush waits %v, %v", w, ok)
+	}
+	p.start(0, false)
+	if w, _ := p.wait(5*time.Millisecond, 1, false, false); w != 20*time.Millisecond {
+		t.Fatalf("the second flush waits %v, want the rest of the spacing", w)
+	}
+	if w, _ := p.wait(5*time.Millisecond, 1, true, false); w != 0 {
+		t.Fatalf("an urgent flush waits %v", w)
+	}
+	if _, ok := p.wait(time.Hour, windowMax, true, true); ok {
+		t.Fatal("more in flight than the window")
+	}
+}
+
+func TestPacerBudget(t *testing.T) {
+	p := newPacer(time.Millisecond, 10)
+	var now time.Duration
+	for range budgetBurst {
+		if w, _ := p.wait(now, 0, false, false); w != 0 {
+			t.Fatalf("a flush within the burst waits %v", w)
+		}
+		p.start(now, false)
+		now += time.Millisecond
+	}
+	n := 0
+	for end := now + 10*time.Second; now < end; {
+		w, _ := p.wait(now, 0, false, false)
+		if now += w; w == 0 {
+			p.start(now, false)
+			n++
+			now += time.Millisecond
+		}
+	}
+	if n < 95 || n > 105 {
+		t.Fatalf("%d flushes in 10 s at 10 a second", n)
+	}
+	before := p.tokensAt(now)
+	p.start(now, true)
+	if p.tokensAt(now) != before {
+		t.Fatal("a full flush used up the budget")
+	}
+}
+
+func TestPacerCongestion(t *testing.T) {
+	p := newPacer(2*time.Millisecond, 0)
+	p.finish(64<<10, 8*time.Millisecond)
+	for range 40 {
+		p.finish(64<<10, 30*time.Millisecond)
+	}
+	if p.window != 1 || p.stretch == 1 {
+		t.Fatalf("congested: window %d, spacing stretched by %d", p.window, p.stretch)
+	}
+	if _, ok := p.wait(time.Hour, 1, false, false); ok {
+		t.Fatal("a small flush started into a congested store")
+	}
+	if _, ok := p.wait(time.Hour, windowFull-1, false, true); !ok {
+		t.Fatal("a full flush has less than its window")
+	}
+	for range recoverAfter * windowMax * 2 {
+		p.finish(64<<10, 8*time.Millisecond)
+	}
+	if p.window != windowMax || p.stretch != 1 {
+		t.Fatalf("recovered: window %d, spacing stretched by %d", p.window, p.stretch)
+	}
+	// A store that is slower for good is not congested for good.
+	for range 20_000 {
+		p.finish(64<<10, 40*time.Millisecond)
+	}
+	if p.window < windowMax/2 {
+		t.Fatalf("a store that became slower holds the window at %d", p.window)
+	}
+}
