@@ -194,8 +194,8 @@ func (d *detector) attend(ctx context.Context, inc metadata.Incarnation, w *watc
 // Who answered in place of a peer.
 const (
 	nobody = iota
-	newer  // a later process at its address: the peer is gone
-	older  // this process, or an earlier one: the address is wrong
+	newer  // a later process at its address, such as this one: the peer is gone
+	older  // an earlier one: the address is wrong
 )
 
 func (d *detector) judge(inc metadata.Incarnation, err error) int {
@@ -203,7 +203,7 @@ func (d *detector) judge(inc metadata.Incarnation, err error) int {
 	switch {
 	case !errors.As(err, &wrong):
 		return nobody
-	case wrong.Got == d.self || wrong.Got < inc:
+	case wrong.Got < inc:
 		return older
 	}
 	return newer

@@ -67,7 +67,7 @@ type suspicion struct {
 	lastProbe time.Time
 	status    peer.Status // of the last probe that was answered
 	statusAt  time.Time
-	// misrouted: its address led to this process or to an older broker, which
+	// misrouted: its address led to an older broker, which
 	// says something about the configuration and nothing about the peer.
 	misrouted bool
 
