@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -187,4 +188,21 @@ func TestCondemnedStaysCondemned(t *testing.T) {
 	tl.s.vanish(tl.now)
 	tl.s.register(metadata.Broker{Incarnation: 7}, tl.now)
 	tl.is(condemned)
+}
+
+// An address that leads to a later process, this one included, says that the
+// peer is gone; one that leads to an earlier process is wrong.
+func TestJudge(t *testing.T) {
+	d := &detector{self: 5}
+	for _, c := range []struct {
+		peer, answered metadata.Incarnation
+		want           int
+	}{{3, 4, newer}, {3, 5, newer}, {7, 5, older}, {7, 6, older}, {7, 8, newer}} {
+		if got := d.judge(c.peer, &peer.WrongIncarnationError{Want: c.peer, Got: c.answered}); got != c.want {
+			t.Errorf("%d answered in place of %d: judged %d, want %d", c.answered, c.peer, got, c.want)
+		}
+	}
+	if got := d.judge(3, errors.New("connection refused")); got != nobody {
+		t.Errorf("nobody answered: judged %d", got)
+	}
 }
