@@ -73,6 +73,13 @@ func (d *disk) get(key string, index int64) []byte {
 	return nil
 }
 
+// has tells whether there is a file for the chunk, without reading it.
+func (d *disk) has(key string, index int64) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.policy.find(idOf(key, index)) != nil
+}
+
 func (d *disk) readFile(e *entry) ([]byte, error) {
 	f, err := os.Open(d.path(e))
 	if err != nil {

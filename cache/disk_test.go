@@ -383,3 +383,23 @@ func TestConcurrent(t *testing.T) {
 		}
 	}
 }
+
+// A chunk on disk is not brought into memory before somebody reads it.
+func TestPrefetchLeavesDiskAlone(t *testing.T) {
+	cfg := Config{Dir: t.TempDir(), Cluster: "one", DiskBytes: 1 << 20}
+	s := &store{}
+	c := openMemory(t, cfg)
+	readAll(t, c, s, "k", 1)
+	drain(t, c)
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c = openMemory(t, cfg)
+	defer c.Close()
+	c.Prefetch("k", 0, s.load("k", 0))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.flights) != 0 || c.memory.has(chunkKey{"k", 0}) {
+		t.Error("a chunk on disk was prefetched")
+	}
+}

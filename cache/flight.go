@@ -85,13 +85,14 @@ func (c *Cache) leave(ck chunkKey, f *flight) {
 	}
 }
 
-// Prefetch begins to fetch a chunk that a reader will want. It does nothing if
-// the chunk is in memory or under way, or if enough is being prefetched.
+// Prefetch begins to load a chunk that a reader will want. It does nothing if
+// the chunk is in a layer or under way, or if enough is being prefetched. One on
+// disk is left there: in memory it would displace what is wanted before it.
 func (c *Cache) Prefetch(key string, index int64, load Load) {
 	ck := chunkKey{key, index}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed || c.memory.has(ck) || c.flights[ck] != nil {
+	if c.closed || c.memory.has(ck) || c.flights[ck] != nil || c.disk != nil && c.disk.has(key, index) {
 		return
 	}
 	if c.prefetches >= max(1, cap(c.loads)/2) {
