@@ -112,28 +112,39 @@ type PartitionResult struct {
 	Err         error
 }
 
-// TrimOwners drops the owner entries older than inc's own newest one. The
-// caller has made durable that nothing of the predecessors is needed. Err is
-// ErrNotOwner where another incarnation is the newest.
-func TrimOwners(ctx context.Context, kv KV, inc Incarnation, tps []TopicPartition) []PartitionResult {
+// OwnerEntry names one entry of a partition's owner list.
+type OwnerEntry struct {
+	TP TopicPartition
+	Owner
+}
+
+// TrimOwners drops the entries older than each of the given ones. The caller
+// has made durable that nothing of the predecessors of exactly these entries is
+// needed. Err is ErrNotOwner where an entry is not the newest: then others may
+// rest on what came before, the same incarnation under a later epoch included.
+func TrimOwners(ctx context.Context, kv KV, entries []OwnerEntry) []PartitionResult {
+	tps := make([]TopicPartition, len(entries))
+	for i := range entries {
+		tps[i] = entries[i].TP
+	}
 	items, err := loadPartitions(ctx, kv, tps)
 	if err != nil {
 		return allPartitions(tps, err)
 	}
 	b := casBatch[Partition]{kv: kv, items: items}
-	b.decide = func(_ int, cur *casItem[Partition]) (Partition, bool, error) {
-		return trimOwners(cur.value, cur.rev, inc)
+	b.decide = func(i int, cur *casItem[Partition]) (Partition, bool, error) {
+		return trimOwners(cur.value, cur.rev, entries[i].Owner)
 	}
 	b.run(ctx)
 	return partitionResults(tps, items)
 }
 
-func trimOwners(p Partition, rev int64, inc Incarnation) (Partition, bool, error) {
+func trimOwners(p Partition, rev int64, own Owner) (Partition, bool, error) {
 	newest, ok := p.Newest()
 	switch {
 	case rev == 0:
 		return p, false, ErrUnknownPartition
-	case !ok || newest.Incarnation != inc:
+	case !ok || newest != own:
 		return p, false, ErrNotOwner
 	case len(p.Owners) == 1:
 		return p, false, nil

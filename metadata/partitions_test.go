@@ -118,12 +118,20 @@ func TestClaimAnewAndTrim(t *testing.T) {
 			t.Fatalf("%+v", p)
 		}
 		missing := metadata.TopicPartition{Topic: metadata.NewTopicID()}
-		res := metadata.TrimOwners(t.Context(), kv, 6, []metadata.TopicPartition{tp, missing})
+		entry := func(tp metadata.TopicPartition, inc metadata.Incarnation, epoch int32) metadata.OwnerEntry {
+			return metadata.OwnerEntry{TP: tp, Owner: metadata.Owner{Incarnation: inc, Epoch: epoch}}
+		}
+		res := metadata.TrimOwners(t.Context(), kv, []metadata.OwnerEntry{entry(tp, 6, 2), entry(missing, 7, 2)})
 		if !errors.Is(res[0].Err, metadata.ErrNotOwner) || !errors.Is(res[1].Err, metadata.ErrUnknownPartition) {
 			t.Errorf("%+v", res)
 		}
 		for range 2 {
-			res = metadata.TrimOwners(t.Context(), kv, 7, []metadata.TopicPartition{tp})
+			// A trim that is late must not take away what a later claim of the
+			// same incarnation rests on.
+			if res = metadata.TrimOwners(t.Context(), kv, []metadata.OwnerEntry{entry(tp, 7, 1)}); !errors.Is(res[0].Err, metadata.ErrNotOwner) {
+				t.Fatalf("trimmed by an entry that is not the newest: %+v", res[0])
+			}
+			res = metadata.TrimOwners(t.Context(), kv, []metadata.OwnerEntry{entry(tp, 7, 2)})
 			if res[0].Err != nil || res[0].ModRevision == 0 {
 				t.Fatal(res[0])
 			}

@@ -106,9 +106,9 @@ func (l *leadership) failedLocked(tp metadata.TopicPartition, h *holding, err er
 }
 
 // trim drops the owner entries of predecessors nobody needs any more.
-func (l *leadership) trim(ctx context.Context, tps []metadata.TopicPartition) {
+func (l *leadership) trim(ctx context.Context, entries []metadata.OwnerEntry) {
 	failed := false
-	for _, r := range metadata.TrimOwners(ctx, l.n.cfg.KV, l.n.cfg.Incarnation, tps) {
+	for _, r := range metadata.TrimOwners(ctx, l.n.cfg.KV, entries) {
 		if r.Err != nil && !errors.Is(r.Err, metadata.ErrNotOwner) && !errors.Is(r.Err, metadata.ErrUnknownPartition) {
 			failed = true
 		}

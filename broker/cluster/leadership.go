@@ -103,7 +103,7 @@ func (l *leadership) run(ctx context.Context) error {
 type todo struct {
 	lead    map[metadata.Incarnation][]metadata.TopicPartition // by newest predecessor
 	release []relinquished
-	trim    []metadata.TopicPartition
+	trim    []metadata.OwnerEntry
 	drop    []metadata.TopicPartition // led, and the topic is deleted
 	forget  []tiering.Claim           // released, and needed by nobody
 	next    time.Duration             // until a retry is due
@@ -206,7 +206,7 @@ func (l *leadership) considerLocked(t *todo, now time.Time, tp metadata.TopicPar
 		}
 	case h.state == leading:
 		if h.durable && len(p.Owners) > 1 && newest == (metadata.Owner{Incarnation: l.n.cfg.Incarnation, Epoch: h.epoch}) {
-			t.trim = append(t.trim, tp)
+			t.trim = append(t.trim, metadata.OwnerEntry{TP: tp, Owner: newest})
 		}
 	case !wanted:
 		if h.state == idle || h.state == released && superseded {

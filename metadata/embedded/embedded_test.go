@@ -180,7 +180,11 @@ func TestCluster(t *testing.T) {
 		took("claim them all", begun)
 	}
 	begun = time.Now()
-	for _, r := range metadata.TrimOwners(ctx, kv, inc, tps) {
+	var newest []metadata.OwnerEntry
+	for _, tp := range tps {
+		newest = append(newest, metadata.OwnerEntry{TP: tp, Owner: metadata.Owner{Incarnation: inc, Epoch: 1}})
+	}
+	for _, r := range metadata.TrimOwners(ctx, kv, newest) {
 		if r.Err != nil || len(r.Partition.Owners) != 1 || r.Partition.Owners[0].Epoch != 1 {
 			t.Fatalf("%+v", r)
 		}
