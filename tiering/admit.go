@@ -9,6 +9,7 @@ import (
 // order it was asked for, so that a large request is not starved by small ones.
 type admission struct {
 	limit int64
+	done  <-chan struct{} // closes when nothing is committed any more
 
 	mu      sync.Mutex
 	used    int64 // appended and uncommitted, plus what admitted requests may append
@@ -21,7 +22,7 @@ type waiter struct {
 }
 
 // take waits for room for n bytes. A request larger than the limit is admitted
-// alone.
+// alone. ErrFenced when done closes first.
 func (a *admission) take(ctx context.Context, n int64) error {
 	a.mu.Lock()
 	if len(a.waiters) == 0 && a.fits(n) {
@@ -32,10 +33,14 @@ func (a *admission) take(ctx context.Context, n int64) error {
 	w := &waiter{n: n, ready: make(chan struct{})}
 	a.waiters = append(a.waiters, w)
 	a.mu.Unlock()
+	var err error
 	select {
 	case <-w.ready:
 		return nil
+	case <-a.done:
+		err = ErrFenced
 	case <-ctx.Done():
+		err = context.Cause(ctx)
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -51,7 +56,7 @@ func (a *admission) take(ctx context.Context, n int64) error {
 		}
 	}
 	a.admitLocked()
-	return context.Cause(ctx)
+	return err
 }
 
 func (a *admission) fits(n int64) bool { return a.used == 0 || a.used+n <= a.limit }

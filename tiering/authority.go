@@ -103,6 +103,9 @@ func (l *Log) probeEnd() error {
 	ctx, cancel := context.WithTimeout(context.Background(), proofTimeout)
 	defer cancel()
 	for slot := l.committed.Load(); ; slot++ {
+		if l.closedBelow(slot) {
+			return fmt.Errorf("%w: own CLOSE is in place", ErrFenced)
+		}
 		h, err := l.readHead(ctx, l.cfg.Incarnation, slot)
 		if errors.Is(err, object.ErrNotFound) {
 			return nil
@@ -119,6 +122,13 @@ func (l *Log) probeEnd() error {
 			return err
 		}
 	}
+}
+
+// closedBelow reports whether an earlier slot is the one of the own CLOSE.
+func (l *Log) closedBelow(slot uint64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.last != nil && !l.last.takenAt.IsZero() && l.last.slot < slot
 }
 
 // digestOf is the digest of a slot in flight, nil when there is none.

@@ -82,7 +82,9 @@ type chaos struct {
 
 	mu     sync.Mutex
 	nodes  []*node
+	all    []*node // and the last few of those replaced
 	owners map[metadata.TopicPartition][]metadata.Owner
+	acked  map[metadata.TopicPartition]int64 // largest offset acknowledged
 }
 
 func (c *chaos) number(n int) int {
@@ -134,8 +136,11 @@ func (c *chaos) trim(n *node) func([]Claim) {
 					dropped := list[:i]
 					c.owners[claim.Partition] = list[i:]
 					for _, d := range dropped {
-						if w := c.world.logs[d.Incarnation]; w != nil {
-							w.Forget([]Claim{{Partition: claim.Partition, Epoch: d.Epoch}})
+						c.world.mu.Lock()
+						l := c.world.logs[d.Incarnation]
+						c.world.mu.Unlock()
+						if l != nil {
+							l.Forget([]Claim{{Partition: claim.Partition, Epoch: d.Epoch}})
 						}
 					}
 					break
@@ -146,22 +151,56 @@ func (c *chaos) trim(n *node) func([]Claim) {
 }
 
 func (c *chaos) replace(i int) {
-	n := &node{}
+	c.world.opened = func(n *node) { n.OnCheckpoint(c.trim(n)) }
 	c.world.tune = func(cfg *Config) {
 		cfg.Peers = c
 		cfg.CheckpointSlots, cfg.CheckpointInterval = 20, 2*time.Second
 		cfg.TailBytes, cfg.ExtentCacheBytes, cfg.UnflushedBytesMax = 64<<10, 64<<10, 16<<20
 		cfg.PutTimeout = time.Second
 	}
-	*n = *c.world.start(c.store)
-	n.Log.OnCheckpoint(c.trim(n))
+	n := c.world.start(c.store)
 	c.mu.Lock()
 	old := c.nodes[i]
 	c.nodes[i] = n
+	c.all = append(c.all[max(0, len(c.all)-8):], n)
 	c.mu.Unlock()
-	if old != nil && c.number(3) > 0 {
+	if old == nil {
+		return
+	}
+	switch c.number(4) {
+	case 0: // it goes on as a zombie that nobody gives work to
+	case 1:
+		ctx, cancel := context.WithTimeout(c.t.Context(), time.Duration(c.number(2000))*time.Millisecond)
+		defer cancel()
+		if err := old.Close(ctx); err == nil {
+			return
+		}
+		fallthrough
+	default:
 		old.kill()
-	} // else it goes on as a zombie that nobody gives work to
+	}
+}
+
+// read asks random nodes, zombies among them, for high watermarks that they
+// have proven to be entitled to tell: none may lie below what was acknowledged
+// before the question.
+func (c *chaos) read(ctx context.Context, partitions int) {
+	for ctx.Err() == nil {
+		time.Sleep(time.Duration(c.number(20)) * time.Millisecond)
+		tp := partition(int32(c.number(partitions)))
+		c.mu.Lock()
+		n := c.all[c.r.IntN(len(c.all))]
+		before, any := c.acked[tp]
+		c.mu.Unlock()
+		if !any || n.Check(ctx, 0) != nil {
+			continue
+		}
+		if p, err := n.Partition(tp); err == nil {
+			if hw := p.Offsets().HighWatermark; hw <= before {
+				c.t.Errorf("%s tells high watermark %d of %s after offset %d was acknowledged", n.cfg.Incarnation, hw, tp, before)
+			}
+		}
+	}
 }
 
 // produce writes values 0..n-1 of one idempotent producer, three in flight,
@@ -190,6 +229,9 @@ func (c *chaos) produce(ctx context.Context, tp metadata.TopicPartition, pid int
 			}
 			acked[first] = a.BaseOffset
 			first++
+			c.mu.Lock()
+			c.acked[tp] = max(c.acked[tp], a.BaseOffset)
+			c.mu.Unlock()
 		}
 		if len(flight) == 0 {
 			time.Sleep(time.Duration(1+c.number(20)) * time.Millisecond)
@@ -227,7 +269,7 @@ func TestChaos(t *testing.T) {
 
 func runChaos(t *testing.T, seed uint64) {
 	const partitions, producersEach, values = 3, 2, 40
-	c := &chaos{world: newWorld(t), r: rand.New(rand.NewPCG(seed, 1)), nodes: make([]*node, 3), owners: make(map[metadata.TopicPartition][]metadata.Owner)}
+	c := &chaos{world: newWorld(t), r: rand.New(rand.NewPCG(seed, 1)), nodes: make([]*node, 3), owners: make(map[metadata.TopicPartition][]metadata.Owner), acked: make(map[metadata.TopicPartition]int64)}
 	bucket := mem.New()
 	c.store = &unreliable{Store: bucket, r: rand.New(rand.NewPCG(seed, 2)), rate: 0.2}
 	for i := range c.nodes {
@@ -251,6 +293,9 @@ func runChaos(t *testing.T, seed uint64) {
 			c.replace(c.number(len(c.nodes)))
 		}
 	})
+	for range 4 {
+		nemesis.Go(func() { c.read(ctx, partitions) })
+	}
 	results := make([]map[int]int64, partitions*producersEach)
 	for i := range results {
 		clients.Go(func() {

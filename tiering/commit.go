@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/tidemark-io/tidemark/metadata"
+	"github.com/tidemark-io/tidemark/tiering/wal"
 )
 
 type incarnation = metadata.Incarnation
@@ -14,7 +15,7 @@ type snapshot struct {
 	slot   uint64
 	states []byte
 	claims []Claim // of open partitions
-	kept   int     // released partitions whose state is still needed
+	kept   int     // others whose state is still needed
 }
 
 // commitLoop commits slots in order: slot n when 0..n are durable. An object
@@ -31,6 +32,10 @@ func (l *Log) commitLoop(ctx context.Context) {
 				}
 				delete(waiting, next.slot)
 				l.commit(next)
+				if next.kind == wal.Close {
+					l.tasks.run(func() { l.conclude(ctx, next.slot) })
+					return
+				}
 			}
 		case reply := <-l.snapshots:
 			reply <- l.snapshot()
@@ -66,8 +71,10 @@ func (l *Log) commit(f *flush) {
 	l.room.give(int64(f.size))
 	l.mu.Lock()
 	delete(l.unresolved, f.slot)
+	f.digest = nil
 	l.mu.Unlock()
 	l.m.stage("commit").Observe(time.Since(f.bound).Seconds())
+	f.strip()
 	f.finish(nil)
 	l.kick()
 	if f.slot+1-l.checkpoint.Load() >= l.cfg.CheckpointSlots {
@@ -88,9 +95,15 @@ func (l *Log) snapshot() snapshot {
 	s.states, s.kept = l.releases.states()
 	expire := time.Now().Add(-l.cfg.ProducerExpiration).UnixMilli()
 	for _, p := range parts {
-		if state, ok := p.encodeState(expire); ok {
-			s.states = append(s.states, state...)
+		state, open := p.encodeState(expire)
+		s.states = append(s.states, state...)
+		switch {
+		case open:
 			s.claims = append(s.claims, Claim{Partition: p.tp, Epoch: p.epoch})
+		case state != nil:
+			s.kept++
+		default:
+			l.sweep(p)
 		}
 	}
 	return s

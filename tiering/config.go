@@ -142,6 +142,10 @@ func (c *Config) ensureDefaults() {
 	}
 }
 
+// flushBytesLimit keeps the index of an object full of the smallest batches (68
+// bytes, 38 in the index) well below wal.MaxHead.
+const flushBytesLimit = 32 << 20
+
 func (c *Config) validate() error {
 	var errs []error
 	need := func(ok bool, format string, args ...any) {
@@ -153,6 +157,7 @@ func (c *Config) validate() error {
 	need(c.Store != nil, "no object store")
 	need(c.Chains != nil, "no chain registry")
 	need(c.FlushBytesMax >= c.FlushBytes, "largest object (%d bytes) below the flush size (%d bytes)", c.FlushBytesMax, c.FlushBytes)
+	need(c.FlushBytesMax <= flushBytesLimit, "largest object (%d bytes) above %d bytes, whose index is sure to be readable", c.FlushBytesMax, flushBytesLimit)
 	need(c.UnflushedBytesMax >= int64(c.FlushBytesMax), "unflushed limit (%d bytes) below the largest object (%d bytes)", c.UnflushedBytesMax, c.FlushBytesMax)
 	return errors.Join(errs...)
 }

@@ -15,7 +15,8 @@
 //
 // # Locks
 //
-// Partition.mu, then Log.mu, then admission.mu. None is held across I/O.
+// Log.partsMu, then Partition.mu, then Log.mu, then admission.mu. None is held
+// across I/O.
 //
 // # What a nil error promises
 //

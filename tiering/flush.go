@@ -66,6 +66,13 @@ func (l *Log) newFlush() *flush {
 
 func (f *flush) empty() bool { return f.size == 0 && len(f.records) == 0 && f.kind == wal.Data }
 
+// strip lets go of everything but the outcome: partitions and clients hold on
+// to a flush for longer than the memory tail holds on to its bytes.
+func (f *flush) strip() {
+	f.extents, f.order, f.records, f.onCommit = nil, nil, nil, nil
+	f.head, f.parts, f.raw = nil, nil, nil
+}
+
 // finish decides the fate of everything in the flush.
 func (f *flush) finish(err error) {
 	f.once.Do(func() {
@@ -330,12 +337,12 @@ func (l *Log) sendClose() error {
 	return nil
 }
 
-// conclude ends the incarnation once its CLOSE is committed, whether or not
-// Close still waits for it.
-func (l *Log) conclude() {
-	ctx, cancel := context.WithTimeout(context.Background(), recordEndTimeout)
+// conclude ends the incarnation once its CLOSE is committed in slot, whether or
+// not Close still waits for it.
+func (l *Log) conclude(ctx context.Context, slot uint64) {
+	ctx, cancel := context.WithTimeout(ctx, recordEndTimeout)
 	defer cancel()
-	if _, err := l.cfg.Chains.RecordEnd(ctx, l.cfg.Incarnation, l.last.slot+1); err != nil {
+	if _, err := l.cfg.Chains.RecordEnd(ctx, l.cfg.Incarnation, slot+1); err != nil {
 		// The CLOSE stands; whoever comes next records the end it finds.
 		l.cfg.Logger.Warn("end of own chain not recorded", "error", err)
 	}

@@ -131,6 +131,7 @@ func (l *Log) start(ctx context.Context) error {
 	l.nextSlot, l.previous = 1, f.head.Digest
 	l.committed.Store(1)
 	l.gate.renew(f.begun)
+	f.finish(nil)
 	return nil
 }
 

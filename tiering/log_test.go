@@ -73,6 +73,7 @@ type world struct {
 	logs   map[metadata.Incarnation]*Log
 	begin  time.Time
 	tune   func(*Config)
+	opened func(*node) // called before Run
 	next   metadata.Incarnation
 }
 
@@ -113,6 +114,9 @@ func (w *world) start(store object.Store) *node {
 		w.t.Fatal(err)
 	}
 	n := &node{Log: l, ran: make(chan error, 1)}
+	if w.opened != nil {
+		w.opened(n)
+	}
 	w.mu.Lock()
 	w.logs[cfg.Incarnation] = l
 	w.mu.Unlock()
@@ -405,6 +409,9 @@ func TestCheckFindsFence(t *testing.T) {
 	w := newWorld(t)
 	a, b := w.start(w.store), w.start(w.store)
 	w.lead(a, partition(0), owners(a))
+	if err := a.writeCheckpoint(t.Context()); err != nil { // else it would notice the seal
+		t.Fatal(err)
+	}
 	if err := a.Check(t.Context(), 0); err != nil {
 		t.Fatal(err)
 	}

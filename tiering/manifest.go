@@ -136,7 +136,7 @@ func (m *manifest) findPage(offset int64) int {
 
 // epochEnd answers OffsetForLeaderEpoch from committed state only.
 func (m *manifest) epochEnd(epoch int32) EpochEnd {
-	if epoch > m.epoch {
+	if epoch < 0 || epoch > m.epoch {
 		return EpochEnd{Epoch: -1, End: -1}
 	}
 	if epoch == m.epoch {

@@ -23,7 +23,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Buckets: prometheus.ExponentialBuckets(1024, 4, 8),
 		}),
 		reads: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "tidemark_read_bytes_total", Help: "Record bytes served to fetches, by where they came from.",
+			Name: "tidemark_read_bytes_total", Help: "Bytes of the extents that reads looked into, by where they came from.",
 		}, []string{"source"}),
 		checkpoints: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tidemark_checkpoints_total", Help: "Checkpoints written, by outcome.",

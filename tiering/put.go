@@ -18,6 +18,7 @@ import (
 // them, or something else, which ends the incarnation.
 func (l *Log) upload(ctx context.Context, f *flush) {
 	ctx = trace.ContextWithSpan(ctx, f.span)
+	f.begun = l.cfg.Clock()
 	for attempt := 0; ; attempt++ {
 		err := l.attempt(ctx, f)
 		if err == nil {
@@ -57,18 +58,17 @@ func (l *Log) attempt(ctx context.Context, f *flush) error {
 	err := l.cfg.Store.Create(ctx, key, f.parts...)
 	switch {
 	case err == nil:
+		f.begun = begun
+		return nil
 	case errors.Is(err, object.ErrExists):
-		// An earlier attempt of ours, or a fence: only the bytes tell.
-		if err := l.compare(ctx, f); err != nil {
-			return err
-		}
-	default:
-		// The store may still be reading the bytes: never reuse them.
-		f.raw.keep = true
-		return err
+		// An earlier attempt of ours, or a fence: only the bytes tell. Which
+		// attempt it was nobody knows; the chain may have been ended since, so
+		// this one's time is no proof of leadership.
+		return l.compare(ctx, f)
 	}
-	f.begun = begun
-	return nil
+	// The store may still be reading the bytes: never reuse them.
+	f.raw.keep = true
+	return err
 }
 
 // compare reads the head found in f's slot. Own digest: the slot is ours.

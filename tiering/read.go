@@ -109,7 +109,11 @@ func (p *Partition) gather(ctx context.Context, refs []wal.ExtentRef, maxBytes i
 		})
 	}
 	_ = g.Wait() // the first missing part ends the result below
-	out := make([]byte, 0, maxBytes)
+	size := len(res.Records)
+	for i := range parts {
+		size += len(parts[i].b)
+	}
+	out := make([]byte, 0, min(maxBytes, size))
 	out = append(out, res.Records...)
 	res.Release()
 	res.Release = func() {}
@@ -206,21 +210,23 @@ func (p *Partition) ahead(last *wal.ExtentRef, rest []wal.ExtentRef, offset int6
 	}
 }
 
-// prefetch asks for the chunks of the extents, up to window bytes.
+// prefetch asks for the chunks of the extents, up to window bytes of chunks: a
+// partition may have little in each, and what is loaded is what costs.
 func (l *Log) prefetch(c Cache, refs []wal.ExtentRef, window int64) {
 	var key string
 	var chunk int64 = -1
 	for i := range refs {
 		e := &refs[i]
-		if window -= e.Len; window < 0 {
-			return
-		}
 		k := wal.SlotKey(e.Incarnation, e.Slot)
 		for index := e.Position / ChunkLen; index*ChunkLen < e.Position+e.Len; index++ {
-			if k != key || index != chunk {
-				c.Prefetch(k, index, l.loadChunk(k, index))
-				key, chunk = k, index
+			if k == key && index == chunk {
+				continue
 			}
+			if window -= ChunkLen; window < 0 {
+				return
+			}
+			c.Prefetch(k, index, l.loadChunk(k, index))
+			key, chunk = k, index
 		}
 	}
 }

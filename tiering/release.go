@@ -75,36 +75,55 @@ func (l *Log) Forget(claims []Claim) {
 }
 
 // Drop stops serving a partition of a deleted topic, whose id never comes back.
+// Until what was appended is committed, checkpoints go on describing it: a
+// replay must know what those extents belong to.
 func (l *Log) Drop(tp metadata.TopicPartition) {
 	l.partsMu.Lock()
 	p := l.parts[tp]
-	delete(l.parts, tp)
+	if p != nil {
+		l.closedEpochs[tp] = max(p.epoch, l.closedEpochs[tp])
+	}
 	l.partsMu.Unlock()
 	if p != nil {
 		p.retire()
+		l.sweep(p)
 	}
+}
+
+// sweep takes a partition that was dropped, and has nothing in flight, out of
+// the table.
+func (l *Log) sweep(p *Partition) {
+	p.mu.RLock()
+	settled := p.phase == released && p.manifest.end == p.end
+	p.mu.RUnlock()
+	l.partsMu.Lock()
+	if settled && l.parts[p.tp] == p {
+		delete(l.parts, p.tp)
+	}
+	l.partsMu.Unlock()
 }
 
 // Release gives partitions up at exactly the claimed epochs: no append is taken
 // any more, what was appended commits, and a RELEASE with the whole state is
 // committed, whose slot is returned. An epoch that was claimed and never opened
 // is released too, and never opens afterwards. Repeating a release is free.
-// Reads are served until the RELEASE is committed.
+// Reads are served until the RELEASE is committed. With an error it returns
+// those that were released all the same.
 func (l *Log) Release(ctx context.Context, claims []Claim) ([]Released, error) {
-	released := make([]Released, len(claims))
+	slots := make([]uint64, len(claims))
 	errs := make([]error, len(claims))
 	var wg sync.WaitGroup
 	for i, c := range claims {
-		wg.Go(func() {
-			slot, err := l.release(ctx, c)
-			released[i], errs[i] = Released{Claim: c, Slot: slot}, err
-		})
+		wg.Go(func() { slots[i], errs[i] = l.release(ctx, c) })
 	}
 	wg.Wait()
-	if err := errors.Join(errs...); err != nil {
-		return nil, err
+	released := make([]Released, 0, len(claims))
+	for i, c := range claims {
+		if errs[i] == nil {
+			released = append(released, Released{Claim: c, Slot: slots[i]})
+		}
 	}
-	return released, nil
+	return released, errors.Join(errs...)
 }
 
 func (l *Log) release(ctx context.Context, c Claim) (uint64, error) {
@@ -124,6 +143,9 @@ func (l *Log) release(ctx context.Context, c Claim) (uint64, error) {
 	if p != nil {
 		var err error
 		if state, err = p.quiesce(ctx); err != nil {
+			if e, ok := l.releases.get(c); ok { // another call was faster
+				return e.slot, nil
+			}
 			return 0, fmt.Errorf("release %s: %w", c.Partition, err)
 		}
 	}
@@ -190,7 +212,7 @@ func (p *Partition) quiesce(ctx context.Context) ([]byte, error) {
 		}
 		if p.phase == released {
 			p.mu.Unlock()
-			return nil, ErrNotLeader // another call was faster; repeat to learn its slot
+			return nil, ErrNotLeader // released by another call, or dropped
 		}
 		if p.manifest.end == p.end {
 			state := wal.AppendState(nil, p.manifest.state())

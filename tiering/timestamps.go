@@ -94,6 +94,10 @@ func (p *Partition) searchExtents(ctx context.Context, refs []wal.ExtentRef, sta
 
 var errFound = errors.New("found")
 
+// searchBatches looks for the record in whole batches. Of a compressed batch
+// nobody has seen the inside when it was produced: one that cannot be looked
+// into, or is too large to, is answered by its header, so that it does not spoil
+// every lookup in the partition.
 func searchBatches(b []byte, start int64, may func(int64) bool, match func(int64) bool) (TimestampOffset, error) {
 	for len(b) > 0 {
 		h, err := batch.Parse(b)
@@ -105,12 +109,13 @@ func searchBatches(b []byte, start int64, may func(int64) bool, match func(int64
 		if h.LastOffset() < start || h.Control() || !may(h.MaxTimestamp) {
 			continue
 		}
+		whole := TimestampOffset{Offset: max(start, h.BaseOffset), Timestamp: h.MaxTimestamp}
 		if h.LogAppendTime() { // every record has the batch's time
-			return TimestampOffset{Offset: max(start, h.BaseOffset), Timestamp: h.MaxTimestamp}, nil
+			return whole, nil
 		}
 		payload, err := batch.Payload(one, &h, inflateMax)
 		if err != nil {
-			return noOffset, err
+			return whole, nil
 		}
 		at := noOffset
 		err = batch.Walk(payload, h.Records, func(r *batch.Record) error {
@@ -125,7 +130,7 @@ func searchBatches(b []byte, start int64, may func(int64) bool, match func(int64
 			return at, nil
 		}
 		if err != nil {
-			return noOffset, err
+			return whole, nil
 		}
 	}
 	return noOffset, nil

@@ -23,6 +23,9 @@ const PageEntries = 1024
 
 // seal wraps a body in the envelope of package comment "Checkpoint and page".
 func seal(magic string, cluster ClusterID, inc metadata.Incarnation, number uint64, body []byte) ([]byte, error) {
+	if len(body) > maxBody {
+		return nil, fmt.Errorf("%s of %d bytes is larger than %d, which readers accept", magic, len(body), maxBody)
+	}
 	w, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1))
 	if err != nil {
 		return nil, err

@@ -191,7 +191,7 @@ func decodeRefs(d *decoder) []ExtentRef {
 		if r.Base < 0 {
 			d.fail("negative base offset")
 		}
-		r.Last = r.Base + int64(d.uvarint(math.MaxInt32, "last offset"))
+		r.Last = r.Base + int64(d.uvarint(uint64(min(math.MaxInt32, math.MaxInt64-max(0, r.Base))), "last offset"))
 		r.MaxTimestamp = prev.MaxTimestamp + d.varint("timestamp")
 		r.Epoch = int32(d.uvarint(math.MaxInt32, "epoch"))
 		r.CRC = d.u32("CRC32C")

@@ -3,6 +3,7 @@ package wal
 import (
 	"bytes"
 	"errors"
+	"math"
 	"math/rand/v2"
 	"reflect"
 	"testing"
@@ -145,11 +146,6 @@ func FuzzDecodeHead(f *testing.F) {
 	})
 }
 
-func FuzzDecodeState(f *testing.F) {
-	f.Add(AppendState(nil, sampleState(rand.New(rand.NewPCG(1, 1)), 20)))
-	f.Fuzz(func(t *testing.T, b []byte) { _, _ = DecodeState(b) })
-}
-
 func FuzzUnseal(f *testing.F) {
 	enc, _ := EncodePage(cluster, 9, 4, sampleState(rand.New(rand.NewPCG(1, 1)), 20).Tail)
 	f.Add(enc)
@@ -157,4 +153,74 @@ func FuzzUnseal(f *testing.F) {
 		_, _ = DecodePage(b, cluster, PageRef{})
 		_, _ = DecodeCheckpoint(b, cluster, 9, 4)
 	})
+}
+
+// What decodes encodes again to what decodes the same.
+func FuzzDecodeState(f *testing.F) {
+	f.Add(AppendState(nil, sampleState(rand.New(rand.NewPCG(1, 1)), 20)))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		s, err := DecodeState(b)
+		if err != nil {
+			return
+		}
+		again, err := DecodeState(AppendState(nil, s))
+		if err != nil || !reflect.DeepEqual(s, again) {
+			t.Fatalf("%+v\nencoded again: %v\n%+v", s, err, again)
+		}
+	})
+}
+
+func FuzzPageBody(f *testing.F) {
+	f.Add(appendRefs(nil, sampleState(rand.New(rand.NewPCG(1, 1)), 20).Tail))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		enc, err := seal(magicPage, cluster, 9, 4, body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := &decoder{b: body}
+		refs := decodeRefs(d)
+		if d.err != nil || len(refs) == 0 {
+			return
+		}
+		got, err := DecodePage(enc, cluster, PageRef{Number: 4, Base: refs[0].Base, Last: refs[len(refs)-1].Last})
+		if err != nil {
+			return
+		}
+		for i := range got {
+			r := &got[i]
+			if r.Base < 0 || r.Last < r.Base || r.Len < 0 || r.RawLen < 0 || r.Epoch < 0 {
+				t.Fatalf("accepted %+v", r)
+			}
+		}
+	})
+}
+
+func FuzzCheckpointBody(f *testing.F) {
+	f.Add(append([]byte{1}, AppendState(nil, sampleState(rand.New(rand.NewPCG(1, 1)), 5))...))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		enc, err := seal(magicCheckpoint, cluster, 9, 12, body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		states, err := DecodeCheckpoint(enc, cluster, 9, 12)
+		if err == nil && len(states) > len(body) {
+			t.Fatal("more states than bytes")
+		}
+	})
+}
+
+// No offset of a reference overflows.
+func TestRefsRefuseOverflow(t *testing.T) {
+	b := appendRefs(nil, []ExtentRef{{Base: math.MaxInt64 - 1, Last: math.MaxInt64 - 1, Len: 1, RawLen: 1}})
+	d := &decoder{b: b}
+	if refs := decodeRefs(d); d.err != nil || len(refs) != 1 {
+		t.Fatal(d.err)
+	}
+	last := []ExtentRef{{Base: math.MaxInt64 - 1, Len: 1, RawLen: 1}}
+	last[0].Last = last[0].Base
+	last[0].Last += 5 // wraps
+	d = &decoder{b: appendRefs(nil, last)}
+	if decodeRefs(d); d.err == nil {
+		t.Fatal("a last offset beyond the largest was accepted")
+	}
 }
