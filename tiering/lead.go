@@ -118,7 +118,6 @@ func (p *Partition) serve() {
 	p.mu.Lock()
 	if p.phase == opening { // else it was dropped
 		p.phase = serving
-		p.log.m.partitions.Inc()
 	}
 	p.mu.Unlock()
 	p.notify()

@@ -8,7 +8,6 @@ type metrics struct {
 	reads       *prometheus.CounterVec
 	checkpoints *prometheus.CounterVec
 	seals       *prometheus.CounterVec
-	partitions  prometheus.Gauge
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -31,11 +30,8 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		seals: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tidemark_seals_total", Help: "Chains of other incarnations ended by this broker, by outcome.",
 		}, []string{"outcome"}),
-		partitions: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "tidemark_partitions_led", Help: "Partitions this broker leads.",
-		}),
 	}
-	r.MustRegister(m.stages, m.flushBytes, m.reads, m.checkpoints, m.seals, m.partitions)
+	r.MustRegister(m.stages, m.flushBytes, m.reads, m.checkpoints, m.seals)
 	return m
 }
 

@@ -182,12 +182,8 @@ func (l *Log) remove(p *Partition) {
 // retire ends a partition here and wakes who waits for it.
 func (p *Partition) retire() {
 	p.mu.Lock()
-	was := p.phase
 	p.phase = released
 	p.mu.Unlock()
-	if was == serving || was == releasing {
-		p.log.m.partitions.Dec()
-	}
 	p.notify()
 }
 

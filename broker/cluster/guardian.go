@@ -81,13 +81,11 @@ func (n *Node) sealOnce(ctx context.Context, inc metadata.Incarnation) error {
 	begun := time.Now()
 	end, err := n.cfg.Log.Seal(ctx, inc)
 	if err != nil {
-		n.metrics.seals.WithLabelValues("error").Inc()
 		n.log.Warn("chain not sealed", keyPeer, inc, keyError, err)
 		return err
 	}
-	n.metrics.seals.WithLabelValues("ok").Inc()
 	n.detector.markSealed(inc)
-	n.log.Info("chain sealed", keyPeer, inc, keyEnd, end, keyDuration, time.Since(begun))
+	n.log.Debug("peer sealed", keyPeer, inc, keyEnd, end, keyDuration, time.Since(begun))
 	return nil
 }
 

@@ -22,8 +22,7 @@ const (
 type metrics struct {
 	leadershipChanges *prometheus.CounterVec // by change: open, release
 	leadFailures      prometheus.Counter
-	led               prometheus.Gauge
-	seals             *prometheus.CounterVec // by outcome: ok, error
+	led               prometheus.Gauge // by outcome: ok, error
 	suspicions        *prometheus.CounterVec // by verdict
 	controller        prometheus.Gauge
 	assignments       *prometheus.CounterVec // by kind: partition, shard
@@ -43,10 +42,6 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Name: "tidemark_cluster_partitions_led",
 			Help: "Partitions this broker leads.",
 		}),
-		seals: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "tidemark_cluster_seals_total",
-			Help: "Chains of other brokers this broker sealed, or failed to.",
-		}, []string{"outcome"}),
 		suspicions: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tidemark_cluster_suspicions_total",
 			Help: "Peers that this broker began to hold for suspect, stuck or dead.",
@@ -60,6 +55,6 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Help: "Partitions and group shards this broker, as the controller, gave to a broker.",
 		}, []string{"kind"}),
 	}
-	r.MustRegister(m.leadershipChanges, m.leadFailures, m.led, m.seals, m.suspicions, m.controller, m.assignments)
+	r.MustRegister(m.leadershipChanges, m.leadFailures, m.led, m.suspicions, m.controller, m.assignments)
 	return m
 }

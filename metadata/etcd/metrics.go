@@ -19,7 +19,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help: "Requests to etcd by operation and outcome; a transaction whose conditions failed is conflict.",
 		}, []string{"op", "outcome"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name:    "tidemark_etcd_request_duration_seconds",
+			Name:    "tidemark_etcd_request_seconds",
 			Help:    "Time of requests to etcd by operation.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 15), // 0.5 ms to 8 s
 		}, []string{"op"}),
