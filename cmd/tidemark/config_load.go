@@ -35,6 +35,12 @@ func LoadConfig(args []string, env []string, stderr io.Writer) (*Config, error) 
 	if file == "" {
 		file = vars[configEnv]
 	}
+	// The AWS variables are the default, not one of ours: anything beats them.
+	for _, name := range []string{"AWS_DEFAULT_REGION", "AWS_REGION"} {
+		if v := vars[name]; v != "" {
+			cfg.S3Region = v
+		}
+	}
 	var faults []error
 	if file != "" {
 		faults = append(faults, applyFile(table, file)...)
@@ -89,12 +95,12 @@ func parseFlags(table []setting, args []string, stderr io.Writer) (map[string]st
 	return given, *file, nil
 }
 
-// environment keeps the variables of ours. Unknown ones are ignored: schedulers
-// set names such as TIDEMARK_SERVICE_HOST for every service of that name.
+// environment maps names to values. Unknown names with our prefix are ignored:
+// schedulers set TIDEMARK_SERVICE_HOST and the like for every service.
 func environment(env []string) map[string]string {
 	vars := make(map[string]string)
 	for _, kv := range env {
-		if name, value, ok := strings.Cut(kv, "="); ok && strings.HasPrefix(name, "TIDEMARK_") {
+		if name, value, ok := strings.Cut(kv, "="); ok {
 			vars[name] = value
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -261,6 +262,26 @@ func TestReadmeListsEverySetting(t *testing.T) {
 	for _, s := range settings(defaultConfig()) {
 		if row := "| `--" + s.name + "` |"; !strings.Contains(string(readme), row) {
 			t.Errorf("the settings table of README.md lacks --%s", s.name)
+		}
+	}
+}
+
+func TestRegionFromAWS(t *testing.T) {
+	for _, c := range []struct {
+		args, env []string
+		want      string
+	}{
+		{nil, nil, "us-east-1"},
+		{nil, []string{"AWS_DEFAULT_REGION=eu-north-1"}, "eu-north-1"},
+		{nil, []string{"AWS_DEFAULT_REGION=eu-north-1", "AWS_REGION=eu-west-1"}, "eu-west-1"},
+		{[]string{"--s3-region", "ap-east-1"}, []string{"AWS_REGION=eu-west-1"}, "ap-east-1"},
+	} {
+		cfg, err := LoadConfig(c.args, c.env, io.Discard)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if cfg.S3Region != c.want {
+			t.Errorf("%v %v: region %s, want %s", c.args, c.env, cfg.S3Region, c.want)
 		}
 	}
 }

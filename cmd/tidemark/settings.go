@@ -52,7 +52,7 @@ func settings(c *Config) []setting {
 			"Where the log is kept: s3://BUCKET[/PREFIX] or file:///DIR. Needs --etcd. S3 credentials come from the standard AWS environment variables, files and instance roles."),
 		text(&c.S3Endpoint, "s3-endpoint", "URL", "AWS",
 			"Base URL of an S3-compatible store."),
-		text(&c.S3Region, "s3-region", "NAME", "",
+		text(&c.S3Region, "s3-region", "NAME", "AWS_REGION, AWS_DEFAULT_REGION, else us-east-1",
 			"Region of the bucket."),
 		spacing(&c.FlushSpacing, "flush-spacing", "DURATION", "25ms on AWS, 2ms with --s3-endpoint and for files",
 			"Least time between two uploads that a full buffer does not force. Longer costs latency and saves requests."),
