@@ -1,0 +1,89 @@
+# Tidemark. `make help` lists the targets.
+
+SHELL := /bin/bash
+
+# What is built beside the broker (MinIO, etcd, linters, clients of other
+# languages) is kept outside the tree and reused.
+export TIDEMARK_TOOLS ?= $(HOME)/.cache/tidemark/tools
+export PATH := $(TIDEMARK_TOOLS):$(PATH)
+
+# One way of building for everything but the race detector, so that the binary,
+# the linters and the whole-system tests share one build cache.
+export CGO_ENABLED := 0
+export GOFLAGS := $(shell go env GOFLAGS) -trimpath
+RACE := CGO_ENABLED=1 go test -race
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+
+INSTALL := test/tools/install.sh
+SYSTEM  := ./test/... ./bench/...
+PACKAGES = $$(go list ./... | grep -vE '/(test|bench)(/|$$)')
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+.PHONY: build
+build: ## build bin/tidemark
+	go build -ldflags '$(LDFLAGS)' -o bin/tidemark ./cmd/tidemark
+
+.PHONY: run
+run: build ## start one broker on 127.0.0.1:9092, everything embedded, data under ./data
+	exec bin/tidemark serve
+
+.PHONY: tools
+tools: ## install what the tests need into $TIDEMARK_TOOLS (ten minutes the first time)
+	$(INSTALL) all
+
+.PHONY: lint
+lint: ## gofmt, vet and staticcheck
+	@$(INSTALL) staticcheck
+	@bad=$$(gofmt -l bench broker cache cmd metadata test tiering); if [ -n "$$bad" ]; then echo "gofmt would change:"; echo "$$bad"; exit 1; fi
+	go vet ./...
+	staticcheck ./...
+
+.PHONY: check
+check: build lint ## the fast loop: build, lint, unit tests with the race detector
+	$(RACE) -short ./...
+
+# The unit and conformance tests run first, with the race detector; the
+# whole-system tests drive the built binary and run last, one package at a
+# time, so that they have the machine. Both run whatever the other says.
+.PHONY: test
+test: export CI ?= true
+test: tools build lint ## everything CI runs, on any machine with Go, Java and Debian's packages
+	@status=0; \
+	$(RACE) -timeout 10m $(PACKAGES) || status=1; \
+	go test -p 1 -count=1 -timeout 25m $(SYSTEM) || status=1; \
+	exit $$status
+
+.PHONY: chaos
+chaos: tools build ## three minutes of kill -9, and the other long forms of the system tests
+	TIDEMARK_TEST_LONG=1 CI=true go test -p 1 -count=1 -timeout 60m -v ./test
+
+.PHONY: bench
+bench: tools build ## figures against raw PUTs on the same MinIO; see bench/RESULTS.md
+	go run ./bench $(BENCH_ARGS)
+
+IMAGES := .build/images
+
+.PHONY: images
+images: build ## build the container images of the broker, etcd and MinIO
+	$(INSTALL) etcd minio
+	mkdir -p $(IMAGES)
+	cp bin/tidemark $(TIDEMARK_TOOLS)/etcd $(TIDEMARK_TOOLS)/minio /etc/ssl/certs/ca-certificates.crt $(IMAGES)/
+	for image in tidemark etcd minio; do \
+	  docker build -q -t tidemark/$$image:local -f deploy/$$image.Dockerfile $(IMAGES) || exit 1; \
+	done
+
+.PHONY: compose-test
+compose-test: images ## start the compose cluster, produce and consume through it, stop it
+	deploy/compose-test.sh
+
+.PHONY: clean
+clean: ## remove what was built in the tree (not ./data, not the tools)
+	rm -rf bin .build
+	go clean -testcache
