@@ -83,7 +83,7 @@ func lost(parts [][]produced) error {
 // shape of the request.
 func (s *Server) appendAll(ctx context.Context, r *Request, req *kmsg.ProduceRequest, deadline time.Time) [][]produced {
 	parts := make([][]produced, len(req.Topics))
-	refusal, release := s.admit(ctx, req, deadline)
+	release, refusal := s.admit(ctx, req, deadline)
 	defer release()
 	open, cancel := context.WithTimeout(ctx, openWait)
 	defer cancel()
@@ -115,17 +115,17 @@ func (s *Server) appendAll(ctx context.Context, r *Request, req *kmsg.ProduceReq
 }
 
 // admit checks what concerns the request as a whole, and waits for room.
-func (s *Server) admit(ctx context.Context, req *kmsg.ProduceRequest, deadline time.Time) (refusal error, release func()) {
+func (s *Server) admit(ctx context.Context, req *kmsg.ProduceRequest, deadline time.Time) (release func(), refusal error) {
 	release = func() {}
 	switch {
 	case req.Version < 3:
 		// Advertised for librdkafka's sake, which reads the range to choose
 		// compression; Kafka 4 refuses them in the same way.
-		return refuse(kerr.UnsupportedVersion, ""), release
+		return release, refuse(kerr.UnsupportedVersion, "")
 	case req.Acks < -1 || req.Acks > 1:
-		return refuse(kerr.InvalidRequiredAcks, ""), release
+		return release, refuse(kerr.InvalidRequiredAcks, "")
 	case req.TransactionID != nil:
-		return errNoTransactions, release
+		return release, errNoTransactions
 	}
 	total := 0
 	for i := range req.Topics {
@@ -140,10 +140,10 @@ func (s *Server) admit(ctx context.Context, req *kmsg.ProduceRequest, deadline t
 	s.metrics.produce.WithLabelValues("admit").Observe(since(begin))
 	trace.SpanFromContext(ctx).SetAttributes(attribute.Int("messaging.message.body.size", total))
 	if err != nil {
-		return err, release
+		return release, err
 	}
 	s.metrics.records.WithLabelValues("in").Add(float64(total))
-	return nil, got
+	return got, nil
 }
 
 // errNoTransactions is final for clients: a retriable code would have them wait

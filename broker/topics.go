@@ -102,7 +102,7 @@ func (s *Server) leaderOf(t *metadata.Topic, partition int32) leadership {
 		if !ok {
 			return leadership{epoch: -1}
 		}
-		owner = metadata.Owner{Incarnation: c.Incarnation, Epoch: c.Epoch}
+		owner = metadata.Owner(c)
 	} else {
 		p, ok := s.cfg.View.Partition(metadata.TopicPartition{Topic: t.ID, Partition: partition})
 		if !ok {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -301,8 +300,4 @@ func (l *Log) StuckSince() (time.Time, bool) {
 func (l *Log) BucketFailing() bool {
 	since, stuck := l.StuckSince()
 	return stuck && time.Since(since) > 2*time.Second
-}
-
-func (l *Log) logPartition(tp metadata.TopicPartition) slog.Attr {
-	return slog.String("partition", tp.String())
 }

@@ -592,3 +592,46 @@ func TestDeletedTopicIsLetGo(t *testing.T) {
 		r.eventually(time.Second, "let go", func() bool { return total(r.led(topic)) == 0 })
 	})
 }
+
+// The controller keeps history bounded, and leaves the last minutes of it.
+func TestHistoryIsCompacted(t *testing.T) {
+	inCluster(t, 2, func(r *rig) {
+		kv := r.admin
+		r.controller()
+		before := r.revision(kv)
+		for i := range 2 * compactWorth {
+			if _, err := kv.Txn(r.ctx, metadata.Txn{Then: []metadata.Op{metadata.Put("offsets/0/g", fmt.Append(nil, i))}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		written := r.revision(kv)
+		time.Sleep(2*compactEvery + time.Minute)
+		if !r.forgotten(kv, before+1) {
+			t.Error("old history is kept")
+		}
+		if r.forgotten(kv, written+1) {
+			t.Error("recent history is gone")
+		}
+	})
+}
+
+func (r *rig) revision(kv metadata.KV) int64 {
+	r.t.Helper()
+	_, rev, err := kv.Get(r.ctx, "any")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return rev
+}
+
+// forgotten reports whether a watch cannot begin at rev any more.
+func (r *rig) forgotten(kv metadata.KV, rev int64) bool {
+	ctx, cancel := context.WithTimeout(r.ctx, time.Second)
+	defer cancel()
+	for e := range kv.Watch(ctx, "offsets/", rev) {
+		if errors.Is(e.Err, metadata.ErrCompacted) {
+			return true
+		}
+	}
+	return false
+}

@@ -22,7 +22,7 @@ const (
 type metrics struct {
 	leadershipChanges *prometheus.CounterVec // by change: open, release
 	leadFailures      prometheus.Counter
-	led               prometheus.Gauge // by outcome: ok, error
+	led               prometheus.Gauge       // by outcome: ok, error
 	suspicions        *prometheus.CounterVec // by verdict
 	controller        prometheus.Gauge
 	assignments       *prometheus.CounterVec // by kind: partition, shard

@@ -143,7 +143,7 @@ func (n *Node) work(ctx context.Context) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	for _, run := range []func(context.Context) error{
-		n.detector.run, n.guardian.run, n.controller.run, n.leadership.run, n.reportHealth,
+		n.detector.run, n.guardian.run, n.controller.run, n.leadership.run, n.reportHealth, n.compact,
 	} {
 		g.Go(func() error { return run(ctx) })
 	}

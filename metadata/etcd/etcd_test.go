@@ -123,8 +123,12 @@ func TestClusterRestart(t *testing.T) {
 		}
 	}
 	t.Logf("writes again after %v", time.Since(begun))
-	for ev := range ch {
-		if ev.Err != nil { // a watch may end; it must say so
+	for {
+		ev, open := <-ch
+		if !open {
+			t.Fatal("a watch ended without saying why")
+		}
+		if ev.Err != nil { // it may end; it must say so
 			ch = kv.Watch(t.Context(), "w", 1)
 			continue
 		}

@@ -40,23 +40,9 @@ func (d *decoder) u8(what string) byte {
 	return 0
 }
 
-func (d *decoder) u16(what string) uint16 {
-	if b := d.take(2, what); b != nil {
-		return binary.BigEndian.Uint16(b)
-	}
-	return 0
-}
-
 func (d *decoder) u32(what string) uint32 {
 	if b := d.take(4, what); b != nil {
 		return binary.BigEndian.Uint32(b)
-	}
-	return 0
-}
-
-func (d *decoder) u64(what string) uint64 {
-	if b := d.take(8, what); b != nil {
-		return binary.BigEndian.Uint64(b)
 	}
 	return 0
 }
