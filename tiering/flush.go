@@ -39,6 +39,7 @@ type flush struct {
 	parts   [][]byte    // what is uploaded
 	raw     *buffer     // batches as served
 	takenAt time.Time
+	alone   bool // guarded by Log.mu: nothing else was in flight meanwhile
 	span    trace.Span
 	// begun is a moment, by Config.Clock, after which the slot was bound: that
 	// of the attempt that is known to have done it, else of the first.
@@ -232,6 +233,10 @@ func (l *Log) begin(f *flush, slot uint64) {
 	f.slot, f.takenAt = slot, time.Now()
 	_, f.span = l.cfg.Tracer.Start(context.Background(), "flush",
 		trace.WithAttributes(attribute.Int64("slot", int64(slot)), attribute.Int("bytes", f.size)))
+	f.alone = len(l.unresolved) == 0 // f is not in it yet
+	for _, other := range l.unresolved {
+		other.alone = false
+	}
 }
 
 // encode lays the flush out as an object: what is served and, where storing

@@ -11,7 +11,7 @@ const (
 	budgetBurst  = 40 // time-triggered flushes saved up
 	slowdown     = 2  // smoothed latency over the best of its size that means congestion
 	recoverAfter = 32 // unhurried PUTs before the window grows by one
-	spacingScale = 16 // the most that congestion stretches the spacing
+	spacingScale = 4  // the most that congestion stretches the spacing
 )
 
 // pacer decides when the next flush may start. It is pure: time is passed in.
@@ -78,8 +78,10 @@ func (p *pacer) start(now time.Duration, pressing bool) {
 	p.last, p.started = now, true
 }
 
-// finish learns from a PUT of size bytes that took latency.
-func (p *pacer) finish(size int, latency time.Duration) {
+// finish learns from a PUT of size bytes that took latency and had others in
+// flight beside it, or not. A lone PUT that is slow is no congestion of ours:
+// asking less of the store would not make it faster.
+func (p *pacer) finish(size int, latency time.Duration, alone bool) {
 	class := bits.Len(uint(size) >> 12)
 	best := p.best[class]
 	if best == 0 || latency < best {
@@ -88,6 +90,9 @@ func (p *pacer) finish(size int, latency time.Duration) {
 	// Let the best fade, so that a store that became slower for good is not
 	// taken for congested for ever.
 	p.best[class] = best + best/1024
+	if alone {
+		latency = min(latency, slowdown*best)
+	}
 	p.smooth += (float64(latency)/float64(best) - p.smooth) / 8
 	if p.smooth > slowdown {
 		p.window = max(1, p.window/2)

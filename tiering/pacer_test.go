@@ -53,9 +53,9 @@ func TestPacerBudget(t *testing.T) {
 
 func TestPacerCongestion(t *testing.T) {
 	p := newPacer(2*time.Millisecond, 0)
-	p.finish(64<<10, 8*time.Millisecond)
+	p.finish(64<<10, 8*time.Millisecond, true)
 	for range 40 {
-		p.finish(64<<10, 30*time.Millisecond)
+		p.finish(64<<10, 30*time.Millisecond, false)
 	}
 	if p.window != 1 || p.stretch == 1 {
 		t.Fatalf("congested: window %d, spacing stretched by %d", p.window, p.stretch)
@@ -67,14 +67,21 @@ func TestPacerCongestion(t *testing.T) {
 		t.Fatal("a full flush has less than its window")
 	}
 	for range recoverAfter * windowMax * 2 {
-		p.finish(64<<10, 8*time.Millisecond)
+		p.finish(64<<10, 8*time.Millisecond, false)
 	}
 	if p.window != windowMax || p.stretch != 1 {
 		t.Fatalf("recovered: window %d, spacing stretched by %d", p.window, p.stretch)
 	}
+	// The slowness of lone PUTs is not ours to mend.
+	for range 40 {
+		p.finish(64<<10, 100*time.Millisecond, true)
+	}
+	if p.window != windowMax || p.stretch != 1 {
+		t.Fatalf("after slow lone PUTs: window %d, spacing stretched by %d", p.window, p.stretch)
+	}
 	// A store that is slower for good is not congested for good.
 	for range 20_000 {
-		p.finish(64<<10, 40*time.Millisecond)
+		p.finish(64<<10, 40*time.Millisecond, false)
 	}
 	if p.window < windowMax/2 {
 		t.Fatalf("a store that became slower holds the window at %d", p.window)

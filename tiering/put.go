@@ -40,7 +40,7 @@ func (l *Log) upload(ctx context.Context, f *flush) {
 	l.m.stage("put").Observe(latency.Seconds())
 	l.m.flushBytes.Observe(float64(f.size))
 	l.mu.Lock()
-	l.pacer.finish(f.size, latency)
+	l.pacer.finish(f.size, latency, f.alone)
 	l.mu.Unlock()
 	select {
 	case l.durable <- f:

@@ -85,6 +85,9 @@ func (b *base) openStore(context.Context) error {
 		store = s
 	} else {
 		s, err := file.Open(file.Config{Dir: loc.Dir, Logger: b.log})
+		if errors.Is(err, file.ErrLocked) && b.cfg.Embedded() {
+			return fmt.Errorf("another broker is running with --data-dir %s: %w", b.cfg.DataDir, err)
+		}
 		if err != nil {
 			return err
 		}
