@@ -19,7 +19,7 @@ import (
 const (
 	// openTimeout bounds the start up to the point where etcd and the store are
 	// known to be usable.
-	openTimeout = 14 * time.Second
+	openTimeout = 12 * time.Second
 	// restartPause spaces incarnations that end at once.
 	restartPause    = 200 * time.Millisecond
 	restartPauseMax = 5 * time.Second
