@@ -10,6 +10,7 @@ const usage = `Tidemark is a Kafka broker whose log lives in object storage.
 
 Usage:
   tidemark serve [settings]          run a broker
+  tidemark audit [settings]          check a whole cluster; tidemark audit --help tells more
   tidemark create-bucket [settings]  create the bucket that --store names, if it is missing
   tidemark version                   print the version
   tidemark help                      print this help

@@ -193,7 +193,7 @@ func (s *stack) run(ctx context.Context, ready func()) error {
 	alive, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	g, alive := errgroup.WithContext(alive)
-	for _, part := range []func(context.Context) error{s.session.Run, s.view.Run, s.log.Run, s.node.Run, s.groups.Run, s.server.Run} {
+	for _, part := range []func(context.Context) error{s.session.Run, s.view.Run, s.log.Run, s.node.Run, s.groups.Run, s.serve} {
 		g.Go(func() error {
 			err := part(alive)
 			if ctx.Err() != nil && over(err) {
@@ -203,7 +203,7 @@ func (s *stack) run(ctx context.Context, ready func()) error {
 		})
 	}
 	g.Go(func() error {
-		if s.view.WaitReady(alive) == nil {
+		if s.awaitView(alive, ctx) == nil {
 			ready()
 		}
 		select {
@@ -215,6 +215,23 @@ func (s *stack) run(ctx context.Context, ready func()) error {
 		}
 	})
 	return g.Wait()
+}
+
+// serve answers clients once the view is there: answers without topics and
+// brokers would mislead them. Until then connections wait to be accepted.
+func (s *stack) serve(ctx context.Context) error {
+	if err := s.view.WaitReady(ctx); err != nil {
+		return nil // stopped before
+	}
+	return s.server.Run(ctx)
+}
+
+// awaitView returns when the view is there, or either context is done.
+func (s *stack) awaitView(alive, ctx context.Context) error {
+	alive, cancel := context.WithCancel(alive)
+	defer cancel()
+	defer context.AfterFunc(ctx, cancel)()
+	return s.view.WaitReady(alive)
 }
 
 // unlessStopped is err, but for what a part says because it was told to stop.

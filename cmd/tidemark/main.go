@@ -1,6 +1,7 @@
 // Command tidemark is a Kafka broker whose log lives in object storage.
 //
 //	tidemark serve           run a broker
+//	tidemark audit           check a cluster from the outside
 //	tidemark create-bucket   create the bucket that --store names
 //	tidemark version         print the version
 //	tidemark help            print all settings
@@ -41,6 +42,8 @@ func run(ctx context.Context, args, env []string, stdout, stderr io.Writer) int 
 	switch command := args[0]; command {
 	case "serve":
 		return withConfig(ctx, args[1:], env, stderr, serve)
+	case "audit":
+		return runAudit(ctx, args[1:], env, stdout, stderr)
 	case "create-bucket":
 		return withConfig(ctx, args[1:], env, stderr, createBucket)
 	case "version", "--version":

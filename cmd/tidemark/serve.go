@@ -79,10 +79,12 @@ func serve(ctx context.Context, cfg *Config) error {
 }
 
 // over reports whether err means that the incarnation was ended, by a peer or
-// because its place in the cluster could not be kept, rather than the process.
+// because its place in the cluster could not be had or kept, rather than the
+// process.
 func over(err error) bool {
 	return errors.Is(err, tiering.ErrFenced) || errors.Is(err, cluster.ErrIncarnationOver) ||
-		errors.Is(err, metadata.ErrIncarnationOver) || errors.Is(err, metadata.ErrUnavailable)
+		errors.Is(err, metadata.ErrIncarnationOver) || errors.Is(err, metadata.ErrUnavailable) ||
+		errors.Is(err, metadata.ErrNoSpace) || errors.Is(err, metadata.ErrLeaseNotFound)
 }
 
 func newLogger(cfg *Config) *slog.Logger {
