@@ -22,6 +22,8 @@ const (
 	authorityMax = time.Second
 	// fetchFloor is what a fetch is content with when memory is short.
 	fetchFloor = 1 << 20
+	// fetchSlack is taken beyond what is estimated, as batches are read whole.
+	fetchSlack = 64 << 10
 )
 
 // fetch is one fetch request at work.
@@ -221,12 +223,25 @@ func (f *fetch) diverges(w *wanted) bool {
 // budget takes memory for the response from what all fetches share. It returns
 // the bytes that may be read.
 func (f *fetch) budget(ctx context.Context) (int, error) {
-	n := int64(max(0, min(f.req.MaxBytes, f.s.cfg.FetchBytesMax)))
+	n := f.need(int64(max(0, min(f.req.MaxBytes, f.s.cfg.FetchBytesMax))))
 	if f.s.fetchBytes.TryAcquire(n) {
 		return int(n), nil
 	}
 	n = min(n, fetchFloor)
 	return int(n), f.s.fetchBytes.Acquire(ctx, n)
+}
+
+// need is about how many bytes there are to read, at most limit. Memory is kept
+// until the response is sent, so what a fetch may use at most would let a few
+// slow readers keep out everybody who is at the end of the log.
+func (f *fetch) need(limit int64) int64 {
+	n := int64(fetchSlack)
+	for i := range f.want {
+		if w := &f.want[i]; w.err == nil && n < limit {
+			n += w.part.Available(w.FetchOffset, int64(max(w.MaxBytes, 0)))
+		}
+	}
+	return min(n, limit)
 }
 
 // readAll reads every partition in order until the response is full. The first

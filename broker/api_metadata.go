@@ -64,7 +64,7 @@ func (s *Server) controllerID() int32 {
 			return b.ID
 		}
 	}
-	return s.cfg.ID
+	return s.id()
 }
 
 // askedMetadata answers for one topic of the request, which it may create.
@@ -101,6 +101,9 @@ func (s *Server) askedMetadata(ctx context.Context, r *Request, req *kmsg.Metada
 
 // autoCreate makes a topic with the defaults, because a client asked about it.
 func (s *Server) autoCreate(ctx context.Context, name string) (*metadata.Topic, error) {
+	if err := s.collision(name); err != nil {
+		return nil, err
+	}
 	t, err := s.create(ctx, metadata.TopicSpec{Name: name, Partitions: s.cfg.DefaultPartitions, ReplicationFactor: s.cfg.DefaultReplicationFactor})
 	if errors.Is(err, metadata.ErrTopicExists) { // somebody else's is on its way to our view
 		return nil, refuse(kerr.LeaderNotAvailable, "")

@@ -28,6 +28,10 @@ var specialSince = map[int64]int16{latest: 1, earliest: 1, maxTimestamp: 7, earl
 // listOffsetsWaitMax bounds the reads behind one request.
 const listOffsetsWaitMax = 30 * time.Second
 
+// lookupsMax bounds the lookups by time at work at once: each may read batches
+// back and inflate one.
+const lookupsMax = 4
+
 type topicPartition struct {
 	topic     string
 	partition int32
@@ -103,6 +107,10 @@ func (s *Server) listOffset(ctx, open context.Context, req *kmsg.ListOffsetsRequ
 	case latestTiered, earliestPending:
 		return none, nil // nothing is tiered, as Kafka tells it
 	}
+	if err := s.lookups.Acquire(ctx, 1); err != nil {
+		return none, err
+	}
+	defer s.lookups.Release(1)
 	var found tiering.TimestampOffset
 	if p.Timestamp == maxTimestamp {
 		found, err = part.MaxTimestamp(ctx)

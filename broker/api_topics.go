@@ -163,6 +163,11 @@ func (s *Server) freeName(name string) error {
 	if _, ok := s.topic(name); ok {
 		return refuse(kerr.TopicAlreadyExists, "Topic '%s' already exists.", name)
 	}
+	return s.collision(name)
+}
+
+// collision refuses a name that metric systems could not tell from a topic's.
+func (s *Server) collision(name string) error {
 	for _, t := range s.topics() {
 		if metadata.CollidesWith(name, t.Name) {
 			return refuse(kerr.InvalidTopicException, "Topic '%s' collides with existing topic: %s", name, t.Name)

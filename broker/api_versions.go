@@ -56,7 +56,7 @@ func (s *Server) introduce(r *Request, req *kmsg.ApiVersionsRequest) int16 {
 	switch {
 	case req.ClusterID == nil || req.NodeID == -1:
 		return kerr.InvalidRequest.Code
-	case *req.ClusterID != s.cfg.ClusterID || req.NodeID != s.cfg.ID:
+	case *req.ClusterID != s.cfg.ClusterID || req.NodeID != s.id():
 		return kerr.RebootstrapRequired.Code
 	}
 	return 0

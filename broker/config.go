@@ -17,7 +17,8 @@ import (
 // Config is what a Server is made of. Zero values of the settings mean the
 // defaults named in the comments; the dependencies must be given.
 type Config struct {
-	// Self and ID are this broker's incarnation and the id that clients see.
+	// Self and ID are this broker's incarnation and the id that clients see,
+	// unless the view shows it registered under another one.
 	Self      metadata.Incarnation
 	ID        int32
 	ClusterID string

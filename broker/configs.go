@@ -55,7 +55,16 @@ func (s *Server) brokerSettings(d *configdef.Def) []setting {
 	return out
 }
 
-func (s *Server) idText() string { return strconv.Itoa(int(s.cfg.ID)) }
+// id is the id that clients see. It is another one after a session that lapsed
+// was registered again while somebody else had taken the old one.
+func (s *Server) id() int32 {
+	if b, ok := s.cfg.View.Broker(s.cfg.Self); ok {
+		return b.ID
+	}
+	return s.cfg.ID
+}
+
+func (s *Server) idText() string { return strconv.Itoa(int(s.id())) }
 
 // static is a broker config's value as this process was started with.
 func (s *Server) static(name string) (string, bool) {
@@ -65,7 +74,7 @@ func (s *Server) static(name string) (string, bool) {
 	number := func(n int64) (string, bool) { return strconv.FormatInt(n, 10), true }
 	switch name {
 	case "broker.id", "node.id":
-		return number(int64(s.cfg.ID))
+		return number(int64(s.id()))
 	case "auto.create.topics.enable":
 		return strconv.FormatBool(s.cfg.AutoCreateTopics), true
 	case "num.partitions":

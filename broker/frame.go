@@ -70,8 +70,8 @@ func readFrame(ctx context.Context, r *bufio.Reader, limit int32, room reserve) 
 	return buf, nil
 }
 
-// parseHeader splits a frame. A version of ApiVersions that nobody knows yet is
-// not looked into: its answer needs the correlation id alone.
+// parseHeader splits a frame. A version of ApiVersions that nobody knows is not
+// looked into: its answer needs the correlation id alone.
 func parseHeader(frame []byte) (header, error) {
 	h := header{
 		key:         int16(binary.BigEndian.Uint16(frame)),
@@ -79,10 +79,7 @@ func parseHeader(frame []byte) (header, error) {
 		correlation: int32(binary.BigEndian.Uint32(frame[4:])),
 	}
 	req := kmsg.RequestForKey(h.key)
-	if req == nil || h.version < 0 {
-		return h, fmt.Errorf("%w: key %d version %d", errUnsupported, h.key, h.version)
-	}
-	if h.version > req.MaxVersion() {
+	if req == nil || h.version < 0 || h.version > req.MaxVersion() {
 		if h.key == int16(kmsg.ApiVersions) {
 			return h, nil
 		}

@@ -15,20 +15,29 @@ const (
 	// leader" instead asks again only after its own pause, which is five seconds
 	// for some, and gives up after three tries, as others do.
 	leaderWait = time.Second
-	// leaderWaitPause is how long nobody waits after a wait was in vain, so that
-	// a partition without a leader does not slow every answer down.
-	leaderWaitPause = 10 * time.Second
+	// waitPause is how long nobody waits after a wait was in vain, so that a
+	// partition without a leader does not slow every answer down.
+	waitPause = 10 * time.Second
 )
 
-// leaderWaits remembers when a wait was in vain.
-type leaderWaits struct {
+// waits remembers when a wait was in vain.
+type waits struct {
 	vain atomic.Int64 // Unix nanoseconds
+}
+
+func (w *waits) worth() bool { return time.Since(time.Unix(0, w.vain.Load())) >= waitPause }
+
+// ended takes note of a wait that ended with ctx.
+func (w *waits) ended(ctx context.Context) {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		w.vain.Store(time.Now().UnixNano())
+	}
 }
 
 // awaitLeaders returns when every partition of t has a live leader, or after a
 // short while.
 func (s *Server) awaitLeaders(ctx context.Context, t *metadata.Topic) {
-	if isInternal(t.Name) || s.allLed(t) || time.Since(time.Unix(0, s.leaderless.vain.Load())) < leaderWaitPause {
+	if isInternal(t.Name) || s.allLed(t) || !s.leaderless.worth() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, leaderWait)
@@ -39,9 +48,7 @@ func (s *Server) awaitLeaders(ctx context.Context, t *metadata.Topic) {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-				s.leaderless.vain.Store(time.Now().UnixNano())
-			}
+			s.leaderless.ended(ctx)
 			return
 		}
 	}

@@ -38,16 +38,22 @@ type Server struct {
 	sessions *fetchsession.Cache
 	pids     *producerIDs
 
-	leaderless leaderWaits
+	leaderless waits // for topics' leaders
+	unopened   waits // for own partitions
 
 	requestBytes *semaphore.Weighted // Config.RequestBytesMax
 	fetchBytes   *semaphore.Weighted // Config.FetchBytesTotalMax
 	inflating    *semaphore.Weighted // batches of compacted topics inflated at once
+	lookups      *semaphore.Weighted // lookups by time at once, which may inflate batches
 
 	drainOnce sync.Once
 	// drain ends when Drain is called: nothing more is read, long polls end.
 	drain      context.Context
 	startDrain context.CancelFunc
+	// abort ends when Drain is out of time: requests that outlive their client
+	// are cut off.
+	abort      context.Context
+	startAbort context.CancelFunc
 
 	// mu guards conns and closed. Each connection has an entry until its
 	// goroutines are gone.
@@ -70,9 +76,11 @@ func New(cfg Config) (*Server, error) {
 		requestBytes: semaphore.NewWeighted(cfg.RequestBytesMax),
 		fetchBytes:   semaphore.NewWeighted(cfg.FetchBytesTotalMax),
 		inflating:    semaphore.NewWeighted(inflatingMax),
+		lookups:      semaphore.NewWeighted(lookupsMax),
 		conns:        map[*conn]struct{}{},
 	}
 	s.drain, s.startDrain = context.WithCancel(context.Background())
+	s.abort, s.startAbort = context.WithCancel(context.Background())
 	s.sessions = fetchsession.NewCache(cfg.FetchSessionsMax)
 	s.pids = newProducerIDs(cfg.Admin)
 	s.apis = s.table()
@@ -87,6 +95,7 @@ func (s *Server) Run(ctx context.Context) error {
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { s.closeListener() })
 	defer stop()
+	defer context.AfterFunc(s.abort, cancel)()
 	err := s.accept(ctx)
 	s.closeListener()
 	select {
@@ -179,6 +188,7 @@ func (s *Server) Drain(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 		s.eachConn(func(c *conn) { c.cut("drain timeout") })
+		s.startAbort()
 		<-gone
 		return ctx.Err()
 	}

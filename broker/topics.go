@@ -152,14 +152,18 @@ func (s *Server) stale(t *metadata.Topic, partition, epoch int32, err error) err
 // openWait is how long a request waits for a partition whose owner list names
 // this broker but which is not open yet. Clients that are told "not leader"
 // instead look for a leader elsewhere, and some of them only every five seconds.
+// Produce requests wait on their connection's reading goroutine, so after a wait
+// in vain there is none for a while.
 const openWait = time.Second
 
 func (s *Server) led(open context.Context, t *metadata.Topic, partition int32) (Partition, error) {
 	if !isInternal(t.Name) {
 		tp := metadata.TopicPartition{Topic: t.ID, Partition: partition}
 		p, err := s.cfg.Log.Partition(tp)
-		if errors.Is(err, tiering.ErrNotLeader) && s.leaderOf(t, partition).broker.Incarnation == s.cfg.Self {
-			return s.cfg.Log.Await(open, tp)
+		if errors.Is(err, tiering.ErrNotLeader) && s.unopened.worth() && s.leaderOf(t, partition).broker.Incarnation == s.cfg.Self {
+			if p, err = s.cfg.Log.Await(open, tp); err != nil {
+				s.unopened.ended(open)
+			}
 		}
 		return p, err
 	}

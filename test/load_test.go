@@ -132,6 +132,7 @@ func (l *load) finish(c *harness.Cluster) {
 	l.quit()
 	l.done.Wait()
 	scan(l.t, c, l.topic, func(r *kgo.Record) { l.check.Scanned(r.Partition, r.Offset, r.Value) })
+	c.Audit()
 	found, sum := l.check.Judge()
 	for i, v := range found {
 		if i == 20 {

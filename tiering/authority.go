@@ -75,7 +75,7 @@ func (l *Log) Check(ctx context.Context, maxAge time.Duration) error {
 }
 
 // prove runs proofs until nobody waits for one.
-func (l *Log) prove() {
+func (l *Log) prove(ctx context.Context) {
 	a := &l.gate
 	for {
 		a.mu.Lock()
@@ -88,7 +88,7 @@ func (l *Log) prove() {
 		}
 		a.mu.Unlock()
 		p.begun = l.cfg.Clock()
-		if p.err = l.probeEnd(); p.err == nil {
+		if p.err = l.probeEnd(ctx); p.err == nil {
 			a.renew(p.begun)
 		}
 		close(p.done)
@@ -99,8 +99,8 @@ const proofTimeout = 5 * time.Second
 
 // probeEnd looks for a fence where a sealer would put one: at the first free
 // slot. A slot in flight may have landed already; then the one after it counts.
-func (l *Log) probeEnd() error {
-	ctx, cancel := context.WithTimeout(context.Background(), proofTimeout)
+func (l *Log) probeEnd(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, proofTimeout)
 	defer cancel()
 	for slot := l.committed.Load(); ; slot++ {
 		if l.closedBelow(slot) {

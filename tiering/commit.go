@@ -33,7 +33,7 @@ func (l *Log) commitLoop(ctx context.Context) {
 				delete(waiting, next.slot)
 				l.commit(next)
 				if next.kind == wal.Close {
-					l.tasks.run(func() { l.conclude(ctx, next.slot) })
+					l.tasks.run(func(context.Context) { l.conclude(ctx, next.slot) })
 					return
 				}
 			}

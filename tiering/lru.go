@@ -4,6 +4,8 @@ import (
 	"container/list"
 	"context"
 	"sync"
+
+	"go.opentelemetry.io/otel/trace"
 )
 
 // lru is a byte-bounded map of things loaded from the bucket, with one load of
@@ -52,9 +54,10 @@ func (c *lru[K, V]) get(ctx context.Context, key K, fetch func(context.Context) 
 	l := c.flight[key]
 	if l == nil {
 		l = &load[V]{done: make(chan struct{})}
-		// The load outlives an impatient caller; fetch sets its own deadline.
-		detached := context.WithoutCancel(ctx)
-		if !c.tasks.run(func() { c.load(detached, key, l, fetch) }) {
+		// The load outlives an impatient caller, not the owner of the tasks;
+		// fetch sets its own deadline.
+		span := trace.SpanFromContext(ctx)
+		if !c.tasks.run(func(ctx context.Context) { c.load(trace.ContextWithSpan(ctx, span), key, l, fetch) }) {
 			c.mu.Unlock()
 			var zero V
 			return zero, ErrFenced

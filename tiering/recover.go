@@ -62,7 +62,7 @@ func (l *Log) recover(ctx context.Context, inc metadata.Incarnation) (*chainStat
 	run := r.byInc[inc]
 	if run == nil {
 		run = &recovery{done: make(chan struct{})}
-		if !l.tasks.run(func() { l.runRecovery(inc, run) }) {
+		if !l.tasks.run(func(ctx context.Context) { l.runRecovery(ctx, inc, run) }) {
 			r.mu.Unlock()
 			return nil, ErrFenced
 		}
@@ -77,8 +77,8 @@ func (l *Log) recover(ctx context.Context, inc metadata.Incarnation) (*chainStat
 	}
 }
 
-func (l *Log) runRecovery(inc metadata.Incarnation, run *recovery) {
-	ctx, cancel := context.WithTimeout(context.Background(), recoveryTimeout)
+func (l *Log) runRecovery(ctx context.Context, inc metadata.Incarnation, run *recovery) {
+	ctx, cancel := context.WithTimeout(ctx, recoveryTimeout)
 	defer cancel()
 	began := time.Now()
 	hs := heads{}

@@ -33,6 +33,9 @@ type controller struct {
 	// guards every assignment, so a controller that was deposed without knowing
 	// writes nothing.
 	rev int64
+	// shown is a revision that the view must show before anything is planned on
+	// it: that of the key, or of the newest assignment.
+	shown int64
 
 	accept   []metadata.Incarnation // of the last plan
 	acceptAt time.Time              // when it changed
@@ -76,6 +79,9 @@ func (c *controller) run(ctx context.Context) error {
 // step contends or assigns, and returns when to do so again unless woken.
 func (c *controller) step(ctx context.Context) (time.Duration, error) {
 	if c.rev != 0 {
+		if err := c.n.waitRevision(ctx, c.shown); err != nil {
+			return 0, err
+		}
 		c.checkTerm()
 	}
 	if c.rev == 0 {
@@ -92,7 +98,7 @@ func (c *controller) step(ctx context.Context) (time.Duration, error) {
 			return time.Hour, nil // lost: the view will show to whom
 		}
 		c.n.metrics.controller.Set(1)
-		if err := c.n.waitRevision(ctx, c.rev); err != nil {
+		if err := c.n.waitRevision(ctx, c.shown); err != nil {
 			return 0, err
 		}
 	}
@@ -108,13 +114,14 @@ func (c *controller) assign(ctx context.Context) (time.Duration, error) {
 	if c.rev != 0 {
 		rev2, err2 = c.assignShards(ctx, m)
 	}
+	c.shown = max(c.shown, rev1, rev2)
 	if err := errors.Join(err1, err2); err != nil {
 		return 0, err
 	}
 	if c.rev == 0 {
 		return 0, nil // look again who is the controller
 	}
-	return again, c.n.waitRevision(ctx, max(rev1, rev2))
+	return again, c.n.waitRevision(ctx, c.shown)
 }
 
 // membership derives from the situation who may be given and who keeps what.

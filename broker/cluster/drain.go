@@ -15,9 +15,11 @@ const (
 	// etcd.
 	drainIdle = 300 * time.Millisecond
 	// drainMax bounds the wait for others to take over, and closeMax what comes
-	// after it; together they stay within the 5 s a stop may take.
+	// after it; together with endMax, which is left for the end of the session
+	// whatever came before, they stay within the 5 s a stop may take.
 	drainMax = 2500 * time.Millisecond
 	closeMax = 2 * time.Second
+	endMax   = 300 * time.Millisecond
 )
 
 // Drain leaves the cluster in good order while Run goes on; then Run returns.
@@ -36,14 +38,17 @@ func (n *Node) Drain(ctx context.Context) error {
 		n.handOver(ctx)
 	}
 	n.log.Info("closing the log", keyCount, n.leadership.held(), keyDuration, time.Since(begun))
-	ctx, cancel := context.WithTimeout(ctx, closeMax)
+	closing, cancel := context.WithTimeout(ctx, closeMax)
 	defer cancel()
-	err := n.cfg.Log.Close(ctx)
+	err := n.cfg.Log.Close(closing)
 	if err != nil {
 		err = fmt.Errorf("close the log: %w", err)
 	}
-	// The registration goes last: without it, peers would take over.
-	if e := n.cfg.Session.Close(ctx); e != nil {
+	// The registration goes last: without it, peers would take over. That is
+	// what they shall do when the log could not be closed.
+	ending, cancelEnding := context.WithTimeout(context.WithoutCancel(ctx), endMax)
+	defer cancelEnding()
+	if e := n.cfg.Session.Close(ending); e != nil {
 		err = errors.Join(err, fmt.Errorf("end the session: %w", e))
 	}
 	n.log.Info("drained", keyDuration, time.Since(begun))

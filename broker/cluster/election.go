@@ -8,12 +8,9 @@ import (
 	"github.com/tidemark-io/tidemark/metadata"
 )
 
-// checkTerm gives the term up once the view, being recent enough, shows that
+// checkTerm gives the term up once the view, which is recent enough, shows that
 // the key is not ours any more.
 func (c *controller) checkTerm() {
-	if c.n.cfg.View.Revision() < c.rev {
-		return
-	}
 	if holder, ok := c.n.cfg.View.Controller(); !ok || holder.Incarnation != c.n.cfg.Incarnation {
 		c.lost()
 	}
@@ -82,6 +79,6 @@ func (c *controller) contend(ctx context.Context) error {
 }
 
 func (c *controller) elected(t metadata.Controller, rev int64) {
-	c.rev = rev
+	c.rev, c.shown = rev, rev
 	c.n.log.Info("elected controller", keyEpoch, t.Epoch)
 }

@@ -91,6 +91,7 @@ type fakeLog struct {
 	mu         sync.Mutex
 	gaveUp     map[tiering.Claim]bool
 	checkpoint func([]tiering.Claim)
+	hung       bool // Close does not get anywhere
 	stuckSince time.Time
 	done       chan struct{}
 	once       sync.Once
@@ -270,7 +271,21 @@ func (l *fakeLog) Release(ctx context.Context, claims []tiering.Claim) ([]tierin
 	return out, err
 }
 
+// hang has Close wait for as long as it may.
+func (l *fakeLog) hang() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.hung = true
+}
+
 func (l *fakeLog) Close(ctx context.Context) error {
+	l.mu.Lock()
+	hung := l.hung
+	l.mu.Unlock()
+	if hung {
+		<-ctx.Done()
+		return ctx.Err()
+	}
 	err := l.bucket.put(ctx, l.inc, func(c *fakeChain, _ uint64) { c.ended = true })
 	if err == nil {
 		_, err = metadata.RecordEnd(ctx, l.kv, l.inc, 1)
@@ -311,4 +326,10 @@ func (l *fakeLog) sealed() []metadata.Incarnation {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return slices.Clone(l.seals)
+}
+
+func (b *fakeBucket) setDown(down bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.down = down
 }

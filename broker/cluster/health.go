@@ -15,6 +15,7 @@ const healthInterval = 500 * time.Millisecond
 func (n *Node) reportHealth(ctx context.Context) error {
 	tick := time.NewTicker(healthInterval)
 	defer tick.Stop()
+	sure := true // what is registered is what we last registered
 	for {
 		select {
 		case <-ctx.Done():
@@ -22,13 +23,15 @@ func (n *Node) reportHealth(ctx context.Context) error {
 		case <-tick.C:
 		}
 		failing := n.cfg.Log.BucketFailing()
-		if failing == n.failing.Load() || !n.cfg.Session.State().Valid {
+		if sure && failing == n.failing.Load() || !n.cfg.Session.State().Valid {
 			continue
 		}
 		if err := n.register(ctx, func(b *metadata.Broker) { b.BucketFailing = failing }); err != nil {
 			n.log.Warn("bucket's state not registered yet", keyFailing, failing, keyError, err)
+			sure = false // it may be all the same, now or with the next registration
 			continue
 		}
+		sure = true
 		n.failing.Store(failing)
 		n.log.Info("bucket's state changed", keyFailing, failing)
 		n.changed.notify()

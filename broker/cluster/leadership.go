@@ -223,7 +223,7 @@ func (l *leadership) considerLocked(t *todo, now time.Time, tp metadata.TopicPar
 // vanishedLocked lets go of a partition that is not in the view: its topic was
 // deleted, and topic ids never come back.
 func (l *leadership) vanishedLocked(t *todo, tp metadata.TopicPartition, h *holding) {
-	if h.state == leading {
+	if h.state == leading || h.state == releasing {
 		t.drop = append(t.drop, tp)
 	}
 	delete(l.parts, tp)

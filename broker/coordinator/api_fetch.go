@@ -111,9 +111,28 @@ func (c *Coordinator) fetchOffsets(req *kmsg.OffsetFetchRequestGroup, version in
 		return nil
 	}
 	for i := range req.Topics {
+		if version < 10 && c.unresolved(e, req.Topics[i].Topic) {
+			return kerr.CoordinatorLoadInProgress
+		}
 		resp.Topics = append(resp.Topics, c.topicOffsets(e, &req.Topics[i], version))
 	}
 	return nil
+}
+
+// unresolved tells whether the view knows neither the name nor the topic of some
+// of the group's offsets, which may then be the same: the view is behind, or the
+// topic was deleted and its offsets not swept yet. To say that nothing was
+// committed would have the consumer reset its position.
+func (c *Coordinator) unresolved(e *entry, name string) bool {
+	if _, known := c.cfg.View.Topic(name); known || e == nil {
+		return false
+	}
+	for id, ch := range e.chunks {
+		if _, known := c.cfg.View.TopicByID(id.topic); !known && len(ch.parts) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 func (c *Coordinator) topicOffsets(e *entry, req *kmsg.OffsetFetchRequestGroupTopic, version int16) kmsg.OffsetFetchResponseGroupTopic {

@@ -40,6 +40,9 @@ type Coordinator struct {
 	poked       chan struct{}
 	draining    atomic.Bool
 	sweeping    atomic.Bool
+	// writes ends, by cutWrites, when accepted writes have had their time.
+	writes    context.Context
+	cutWrites context.CancelFunc
 
 	// life guards the start and end of goroutines: none begins once closed.
 	life struct {
@@ -66,6 +69,7 @@ func New(cfg Config) (*Coordinator, error) {
 		c.shards[i].waiters = map[group.Ticket]chan group.Reply{}
 	}
 	c.committer.c, c.verifier.c = c, c
+	c.writes, c.cutWrites = context.WithCancel(context.Background())
 	var err error
 	if c.metrics, err = newMetrics(cfg.Registerer, c); err != nil {
 		return nil, fmt.Errorf("group coordinator metrics: %w", err)
@@ -108,6 +112,7 @@ func (c *Coordinator) close() {
 	c.life.Unlock()
 	c.committer.stop()
 	c.life.wg.Wait()
+	c.cutWrites()
 }
 
 func (c *Coordinator) dropAll() {
@@ -131,6 +136,9 @@ func (c *Coordinator) ReleaseAll(ctx context.Context) error {
 		err = c.drainGroupWrites(ctx)
 	}
 	c.dropAll()
+	if err != nil {
+		c.cutWrites()
+	}
 	return err
 }
 
@@ -198,9 +206,9 @@ func (c *Coordinator) enter() bool {
 }
 
 // writeContext is for a write that was accepted: it outlives Run's context by
-// its own deadline only.
+// its own deadline, unless ReleaseAll had no time for it.
 func (c *Coordinator) writeContext() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(c.life.ctx), c.cfg.WriteTimeout)
+	return context.WithTimeout(c.writes, c.cfg.WriteTimeout)
 }
 
 // poke makes Run look at the view again.

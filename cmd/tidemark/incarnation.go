@@ -242,6 +242,10 @@ func unlessStopped(ctx context.Context, err error) error {
 	return err
 }
 
+// groupsDrainMax is how long group writes may hold up the log's closing: an
+// etcd that is slow must not cost every partition its graceful end.
+const groupsDrainMax = time.Second
+
 // drain hands everything over in an order that keeps promises: group writes
 // first, then the log, which others take over, while clients are still answered
 // and told where to go; their connections go last.
@@ -249,7 +253,9 @@ func (s *stack) drain(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, s.base.cfg.DrainTimeout)
 	defer cancel()
 	s.base.log.Info("draining")
-	err := s.groups.ReleaseAll(ctx)
+	groups, cancelGroups := context.WithTimeout(ctx, groupsDrainMax)
+	err := s.groups.ReleaseAll(groups)
+	cancelGroups()
 	err = errors.Join(err, s.node.Drain(ctx))
 	last, cancelLast := context.WithTimeout(context.WithoutCancel(ctx), 500*time.Millisecond)
 	defer cancelLast()

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 
 	"github.com/tidemark-io/tidemark/metadata"
 	"github.com/tidemark-io/tidemark/metadata/mem"
+	"github.com/tidemark-io/tidemark/tiering/object"
 	objects "github.com/tidemark-io/tidemark/tiering/object/mem"
 )
 
@@ -96,6 +98,70 @@ func TestNoAnswersBeforeTheMetadataIsLoaded(t *testing.T) {
 	_ = nc.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
 	if n, err := nc.Read(make([]byte, 100)); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("%d bytes, %v", n, err)
+	}
+}
+
+// hanging is a bucket that stops answering.
+type hanging struct {
+	object.Store
+	hung atomic.Bool
+}
+
+func (h *hanging) Create(ctx context.Context, key string, data ...[]byte) error {
+	if h.hung.Load() {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return h.Store.Create(ctx, key, data...)
+}
+
+func (h *hanging) Get(ctx context.Context, key string, pos, length int64) ([]byte, error) {
+	if h.hung.Load() {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return h.Store.Get(ctx, key, pos, length)
+}
+
+// A stop takes the time it is given, whatever has stopped answering.
+func TestStopDuringAnOutage(t *testing.T) {
+	for _, outage := range []string{"none", "metadata", "bucket", "both"} {
+		t.Run(outage, func(t *testing.T) {
+			t.Parallel()
+			kv := mem.New().Client()
+			store := &hanging{Store: objects.New()}
+			b := testBase(kv, "127.0.0.1:0")
+			b.store, b.cfg.DrainTimeout = store, time.Second
+			ctx, cancel := context.WithCancel(context.Background())
+			defer cancel()
+			status, ready, ended := newStatus(b.reg), make(chan struct{}), make(chan error, 1)
+			go func() { ended <- b.incarnation(ctx, status, func() { close(ready) }) }()
+			<-ready
+			topic, _, err := metadata.CreateTopic(ctx, kv, metadata.TopicSpec{Name: "t", Partitions: 1, ReplicationFactor: 1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			led, cancelLed := context.WithTimeout(ctx, 10*time.Second)
+			defer cancelLed()
+			if _, err := status.current().log.Await(led, metadata.TopicPartition{Topic: topic.ID}); err != nil {
+				t.Fatal(err)
+			}
+			if outage != "none" && outage != "bucket" {
+				kv.Pause()
+			}
+			if outage != "none" && outage != "metadata" {
+				store.hung.Store(true)
+			}
+			begun := time.Now()
+			cancel()
+			err = <-ended
+			if took := time.Since(begun); took > 2*time.Second {
+				t.Errorf("took %v: %v", took, err)
+			}
+			if outage == "none" && err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 

@@ -27,17 +27,23 @@ var (
 	ErrTopicIDs = errors.New("fetch session mixes topic ids and names")
 )
 
+// partitionsMax bounds the partitions of all sessions of a Cache, which take
+// some 200 bytes each and need not exist.
+const partitionsMax = 500_000
+
 // Cache holds at most max sessions.
 type Cache struct {
-	max int
+	max           int
+	partitionsMax int
 
-	mu       sync.Mutex
-	sessions map[int32]*Session
+	mu         sync.Mutex
+	sessions   map[int32]*Session
+	partitions int // of sessions, as counted
 }
 
 // NewCache returns an empty cache for max sessions.
 func NewCache(max int) *Cache {
-	return &Cache{max: max, sessions: map[int32]*Session{}}
+	return &Cache{max: max, partitionsMax: partitionsMax, sessions: map[int32]*Session{}}
 }
 
 // Len is the number of sessions kept.
@@ -75,21 +81,34 @@ func nextEpoch(e int32) int32 {
 	return e + 1
 }
 
-// End gives a session back. One that has no partitions left is dropped.
+// End gives a session back. One that has no partitions left, or has grown beyond
+// what there is room for, is dropped.
 func (c *Cache) End(s *Session) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s.busy = false
-	if s.Len() == 0 {
-		delete(c.sessions, s.ID)
+	if c.sessions[s.ID] != s {
+		return // removed meanwhile
 	}
+	c.partitions += s.Len() - s.counted
+	s.counted = s.Len()
+	if s.Len() == 0 || c.partitions > c.partitionsMax {
+		c.drop(s)
+	}
+}
+
+func (c *Cache) drop(s *Session) {
+	delete(c.sessions, s.ID)
+	c.partitions -= s.counted
 }
 
 // Remove drops a session, as a full request that names one does.
 func (c *Cache) Remove(id int32) {
 	c.mu.Lock()
-	delete(c.sessions, id)
-	c.mu.Unlock()
+	defer c.mu.Unlock()
+	if s, ok := c.sessions[id]; ok {
+		c.drop(s)
+	}
 }
 
 // Create makes a session of the partitions of a full request and holds it for
@@ -106,39 +125,60 @@ func (c *Cache) Create(usesIDs bool, partitions []Partition) *Session {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := time.Now().UnixMilli()
-	if len(c.sessions) >= c.max && !c.evict(now, s.Len()) {
+	if !c.makeRoom(now, s.Len()) {
 		return s
 	}
 	for s.ID == 0 || c.sessions[s.ID] != nil {
 		s.ID = rand.Int32N(math.MaxInt32)
 	}
 	s.Epoch, s.busy, s.created, s.used = 1, true, now, now
-	c.sessions[s.ID] = s
+	s.counted = s.Len()
+	c.sessions[s.ID], c.partitions = s, c.partitions+s.counted
 	return s
 }
 
-// evict makes room for a session of size partitions: the one idle longest if it
-// has been idle long, else the smallest of those old enough, if it is smaller.
-func (c *Cache) evict(now int64, size int) bool {
-	var idlest, smallest *Session
-	for _, s := range c.sessions {
-		if s.busy {
+// makeRoom reports whether a session of size partitions fits, and evicts others
+// for it where that is allowed.
+func (c *Cache) makeRoom(now int64, size int) bool {
+	if size > c.partitionsMax {
+		return false
+	}
+	for len(c.sessions) >= c.max || c.partitions+size > c.partitionsMax {
+		if c.evictIdle(now) {
 			continue
 		}
-		if idlest == nil || s.used < idlest.used {
+		return c.partitions+size <= c.partitionsMax && c.evictSmaller(now, size)
+	}
+	return true
+}
+
+// evictIdle drops the session idle longest, if it has been idle long.
+func (c *Cache) evictIdle(now int64) bool {
+	var idlest *Session
+	for _, s := range c.sessions {
+		if !s.busy && (idlest == nil || s.used < idlest.used) {
 			idlest = s
 		}
-		if now-s.created > EvictAfter.Milliseconds() && (smallest == nil || s.Len() < smallest.Len()) {
+	}
+	if idlest == nil || now-idlest.used <= EvictAfter.Milliseconds() {
+		return false
+	}
+	c.drop(idlest)
+	return true
+}
+
+// evictSmaller drops the smallest of the sessions that are old enough, if it is
+// smaller than size.
+func (c *Cache) evictSmaller(now int64, size int) bool {
+	var smallest *Session
+	for _, s := range c.sessions {
+		if !s.busy && now-s.created > EvictAfter.Milliseconds() && (smallest == nil || s.Len() < smallest.Len()) {
 			smallest = s
 		}
 	}
-	switch {
-	case idlest != nil && now-idlest.used > EvictAfter.Milliseconds():
-		delete(c.sessions, idlest.ID)
-	case smallest != nil && smallest.Len() < size:
-		delete(c.sessions, smallest.ID)
-	default:
+	if smallest == nil || smallest.Len() >= size {
 		return false
 	}
+	c.drop(smallest)
 	return true
 }

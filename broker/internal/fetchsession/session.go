@@ -45,6 +45,7 @@ type Session struct {
 	order   *list.List
 	byKey   map[Key]*list.Element
 	busy    bool
+	counted int   // partitions, as the cache counts them
 	created int64 // milliseconds
 	used    int64
 }

@@ -126,3 +126,45 @@ func TestEviction(t *testing.T) {
 		}
 	})
 }
+
+// Sessions are bounded by what they hold, not by their number alone: a client
+// may name any partitions, and as many as fit a request.
+func TestPartitionsAreBounded(t *testing.T) {
+	synctest.Test(t, testPartitionsAreBounded)
+}
+
+func testPartitionsAreBounded(t *testing.T) {
+	c := NewCache(10)
+	c.partitionsMax = 100
+	a := c.Create(false, parts(60))
+	if c.End(a); a.ID == 0 {
+		t.Fatal("no session although there is room")
+	}
+	if b := c.Create(false, parts(60)); b.ID != 0 {
+		t.Error("more partitions than there is room for are kept")
+	}
+	b := c.Create(false, parts(40))
+	if b.ID == 0 {
+		t.Fatal("no session although there is room")
+	}
+	for _, p := range parts(41) { // grows by one while it is at work
+		b.Set(p)
+	}
+	c.End(b)
+	if _, err := c.Begin(b.ID, 1, false); !errors.Is(err, ErrNotFound) {
+		t.Errorf("a session that has grown too large is kept: %v", err)
+	}
+	if again := c.Create(false, parts(40)); again.ID == 0 {
+		t.Error("what was dropped still counts")
+	}
+	c.Remove(a.ID)
+	c.Remove(a.ID)
+	again := c.Create(false, parts(60))
+	if c.End(again); again.ID == 0 {
+		t.Error("what was removed still counts")
+	}
+	time.Sleep(EvictAfter + time.Second)
+	if next := c.Create(false, parts(60)); next.ID == 0 {
+		t.Error("a session that nobody uses keeps others out")
+	}
+}
