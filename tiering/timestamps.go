@@ -113,12 +113,8 @@ func searchBatches(b []byte, start int64, may func(int64) bool, match func(int64
 		if h.LogAppendTime() { // every record has the batch's time
 			return whole, nil
 		}
-		payload, err := batch.Payload(one, &h, inflateMax)
-		if err != nil {
-			return whole, nil
-		}
 		at := noOffset
-		err = batch.Walk(payload, h.Records, func(r *batch.Record) error {
+		err = batch.Scan(one, &h, inflateMax, func(r *batch.Record) error {
 			offset, ts := h.BaseOffset+int64(r.OffsetDelta), h.BaseTimestamp+r.TimestampDelta
 			if offset < start || !match(ts) {
 				return nil
@@ -129,7 +125,7 @@ func searchBatches(b []byte, start int64, may func(int64) bool, match func(int64
 		if errors.Is(err, errFound) {
 			return at, nil
 		}
-		if err != nil {
+		if err != nil { // it cannot be looked into: the whole of it may be meant
 			return whole, nil
 		}
 	}

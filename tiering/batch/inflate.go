@@ -21,9 +21,10 @@ var (
 	ErrCodec = errors.New("compression codec is not supported")
 )
 
-// zstdWindowMax is what zstd's own tools accept by default (2^27). A frame that
-// asks for more is refused before anything of that size is allocated.
-const zstdWindowMax = 128 << 20
+// zstdWindowMax is what a frame may ask for: the window of level 20, of which
+// a decoder allocates the whole whatever follows. RFC 8878 recommends that 8 MiB,
+// the window of level 19, be supported. A frame that asks for more is refused.
+const zstdWindowMax = 32 << 20
 
 // String is the codec's name in Kafka's configuration.
 func (c Codec) String() string {
@@ -128,8 +129,8 @@ func inflateSnappy(src []byte, limit int) ([]byte, error) {
 }
 
 // snappyRatioMax bounds what a block may claim against its own length: a copy
-// element of 3 bytes yields at most 64.
-const snappyRatioMax = 64
+// element of 3 bytes yields at most 64, which is 21 and a third for each.
+const snappyRatioMax = 22
 
 // snappyBlock appends the decoded block to out.
 func snappyBlock(out, src []byte, limit int) ([]byte, error) {

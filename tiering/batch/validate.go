@@ -143,13 +143,9 @@ func inWindow(ts int64, rules Rules) bool {
 
 // records walks the records and corrects the header's max timestamp.
 func (h *Header) records(b []byte, rules Rules) error {
-	payload, err := Payload(b, h, rules.InflatedMax)
-	if err != nil {
-		return err
-	}
 	var rejected RejectedError
 	newest := int64(math.MinInt64)
-	err = Walk(payload, h.Records, func(r *Record) error {
+	err := Scan(b, h, rules.InflatedMax, func(r *Record) error {
 		ts := h.BaseTimestamp + r.TimestampDelta
 		newest = max(newest, ts)
 		if !rules.LogAppendTime && !inWindow(ts, rules) {
