@@ -1,6 +1,7 @@
 package test
 
 import (
+	"errors"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -36,10 +37,15 @@ func TestPausedLeader(t *testing.T) {
 	l.waitAcks(time.Now(), 20*time.Second)
 
 	victim := c.Brokers[0]
-	f := faultOn(t, adm, victim)
-	if len(f.led) == 0 {
-		t.Fatal("the broker to pause leads nothing")
-	}
+	var f fault
+	// A topic made while the brokers still learn of each other is levelled a
+	// second later.
+	harness.Eventually(t, 10*time.Second, "the broker to pause leads something", func() error {
+		if f = faultOn(t, adm, victim); len(f.led) == 0 {
+			return errors.New("it leads nothing")
+		}
+		return nil
+	})
 	zombie := dialZombie(t, victim)
 	for _, r := range zombie.produce(f.led, 1) {
 		if err := r.await(t); err != nil {
