@@ -13,7 +13,7 @@ func (c *Cluster) Audit() {
 		Path:  Binary(c.t),
 		Args:  []string{"audit", "--etcd", c.Etcd.URLs(), "--store", "s3://" + bucket, "--s3-endpoint", c.MinIO.Endpoint()},
 		Env:   append(os.Environ(), c.MinIO.Env()...),
-		Limit: 3 * time.Minute,
+		Limit: 10 * time.Minute,
 	}.Run()
 	if err != nil {
 		c.t.Fatalf("audit: %v\n%s", err, last(out.Stdout, 8<<10))
