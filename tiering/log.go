@@ -264,19 +264,6 @@ func (l *Log) Await(ctx context.Context, tp metadata.TopicPartition) (*Partition
 	}
 }
 
-// Leading lists the partitions that are open, with their epochs.
-func (l *Log) Leading() []Claim {
-	l.partsMu.RLock()
-	defer l.partsMu.RUnlock()
-	claims := make([]Claim, 0, len(l.parts))
-	for tp, p := range l.parts {
-		if p.readable() {
-			claims = append(claims, Claim{Partition: tp, Epoch: p.epoch})
-		}
-	}
-	return claims
-}
-
 // OnCheckpoint sets what is called after each checkpoint that is durable and
 // recorded, with the partitions it describes: what came before their epochs is
 // no longer needed to recover them. Call it before Run.

@@ -53,17 +53,6 @@ func (b *releaseBook) states() ([]byte, int) {
 	return out, n
 }
 
-// Released lists the claims this incarnation gave up and still remembers.
-func (l *Log) Released() []Claim {
-	l.releases.mu.Lock()
-	defer l.releases.mu.Unlock()
-	claims := make([]Claim, 0, len(l.releases.entries))
-	for c := range l.releases.entries {
-		claims = append(claims, c)
-	}
-	return claims
-}
-
 // Forget drops what is remembered of released claims. Call it once the owner
 // list of the partition no longer has the claim's entry, or the topic is gone.
 func (l *Log) Forget(claims []Claim) {
