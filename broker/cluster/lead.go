@@ -26,6 +26,8 @@ func (l *leadership) lead(ctx context.Context, pred metadata.Incarnation, tps []
 	}
 	opened := 0
 	errs := l.n.cfg.Log.Lead(ctx, requests)
+	var failed failures
+	defer func() { failed.report(l.n) }()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, r := range requests {
@@ -37,7 +39,8 @@ func (l *leadership) lead(ctx context.Context, pred metadata.Incarnation, tps []
 			h.state, h.failures = leading, 0
 			opened++
 		default:
-			l.failedLocked(r.Partition, h, err)
+			h.postpone()
+			failed.add(r.Partition, err)
 		}
 	}
 	if opened > 0 {
@@ -64,12 +67,15 @@ func (l *leadership) claim(ctx context.Context, tps []metadata.TopicPartition) {
 		return
 	}
 	results := metadata.ClaimPartitions(ctx, l.n.cfg.KV, l.n.cfg.Incarnation, asks)
+	var failed failures
+	defer func() { failed.report(l.n) }()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, r := range results {
 		h := l.parts[r.TP]
 		if r.Err != nil {
-			l.failedLocked(r.TP, h, r.Err)
+			h.postpone()
+			failed.add(r.TP, r.Err)
 			continue
 		}
 		h.owners, h.epoch, h.rev = r.Owners, r.Owners[len(r.Owners)-1].Epoch, r.ModRevision
@@ -93,16 +99,38 @@ func (l *leadership) claimed(tps []metadata.TopicPartition) []tiering.LeadReques
 	return out
 }
 
-// failedLocked schedules another attempt. That the controller changed its mind,
-// or the topic is gone, is nothing to complain about: the view will show it.
-func (l *leadership) failedLocked(tp metadata.TopicPartition, h *holding, err error) {
+// postpone schedules another attempt.
+func (h *holding) postpone() {
 	h.failures++
 	h.retryAt = time.Now().Add(retryDelay(h.failures))
+}
+
+// failures gathers what went wrong with the partitions of one attempt, so that
+// thousands with one cause are one line of the log.
+type failures struct {
+	count   int
+	example metadata.TopicPartition
+	err     error // of example
+}
+
+// add counts a failure. That the controller changed its mind, or the topic is
+// gone, is nothing to complain about: the view will show it.
+func (f *failures) add(tp metadata.TopicPartition, err error) {
 	if errors.Is(err, metadata.ErrNotPreferred) || errors.Is(err, metadata.ErrUnknownPartition) {
 		return
 	}
-	l.n.metrics.leadFailures.Inc()
-	l.n.log.Warn("partition not led yet", keyPartition, tp.String(), keyError, err)
+	if f.count == 0 {
+		f.example, f.err = tp, err
+	}
+	f.count++
+}
+
+func (f *failures) report(n *Node) {
+	if f.count == 0 {
+		return
+	}
+	n.metrics.leadFailures.Add(float64(f.count))
+	n.log.Warn("partitions not led yet", keyCount, f.count, keyPartition, f.example.String(), keyError, f.err)
 }
 
 // trim drops the owner entries of predecessors nobody needs any more.
@@ -118,8 +146,17 @@ func (l *leadership) trim(ctx context.Context, entries []metadata.OwnerEntry) {
 		l.n.log.Debug("owner lists not trimmed")
 	}
 	// The view shows the shorter lists in a moment; looking before that would
-	// trim them once more.
-	sleep(ctx, retryMin)
+	// trim them once more. What fails is tried again ever more rarely.
+	pause := retryMin
+	l.mu.Lock()
+	if failed {
+		l.trimFailures++
+		pause = retryDelay(l.trimFailures)
+	} else {
+		l.trimFailures = 0
+	}
+	l.mu.Unlock()
+	sleep(ctx, pause)
 	l.mu.Lock()
 	l.trimming = false
 	l.mu.Unlock()

@@ -37,8 +37,10 @@ type leadership struct {
 	parts    map[metadata.TopicPartition]*holding
 	groups   map[metadata.Incarnation]bool // predecessors being dealt with
 	trimming bool
-	leaving  bool // nothing more is claimed
-	releases map[tiering.Claim]*release
+	// trimFailures counts failures in a row.
+	trimFailures int
+	leaving      bool // nothing more is claimed
+	releases     map[tiering.Claim]*release
 }
 
 // holding is what this broker has of one partition.
