@@ -5,8 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"time"
+
+	"github.com/tidemark-io/tidemark/internal/jitter"
 )
 
 // OpTimeout bounds an operation of this package whose context has no deadline.
@@ -36,7 +37,7 @@ func (b *backoff) wait(ctx context.Context) error {
 		b.max = time.Second
 	}
 	b.next = min(max(2*b.next, 10*time.Millisecond), b.max)
-	return pause(ctx, b.next/2+rand.N(b.next/2+1))
+	return pause(ctx, b.next/2+jitter.N(b.next/2+1))
 }
 
 // pause sleeps for d, or returns the context's error as ErrUnavailable.

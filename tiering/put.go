@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/tidemark-io/tidemark/internal/jitter"
 	"github.com/tidemark-io/tidemark/tiering/object"
 	"github.com/tidemark-io/tidemark/tiering/wal"
 )
@@ -122,7 +122,7 @@ func (l *Log) readHead(ctx context.Context, inc incarnation, slot uint64) (*wal.
 // backoff is 20 ms doubling to 2 s, with jitter.
 func backoff(attempt int) time.Duration {
 	d := min(2*time.Second, 20*time.Millisecond<<min(attempt, 10))
-	return d/2 + rand.N(d/2)
+	return d/2 + jitter.N(d/2)
 }
 
 // sleep waits for d and reports whether it could; it cannot when ctx or done

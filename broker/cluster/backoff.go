@@ -2,8 +2,9 @@ package cluster
 
 import (
 	"context"
-	"math/rand/v2"
 	"time"
+
+	"github.com/tidemark-io/tidemark/internal/jitter"
 )
 
 const (
@@ -17,13 +18,13 @@ func retryDelay(failures int) time.Duration {
 	if shift := failures - 1; shift < 6 {
 		d = min(retryMin<<max(shift, 0), retryMax)
 	}
-	return jitter(d)
+	return jittered(d)
 }
 
-// jitter returns between half and all of d, so that brokers that failed
+// jittered returns between half and all of d, so that brokers that failed
 // together do not try again together.
-func jitter(d time.Duration) time.Duration {
-	return d/2 + rand.N(d/2+1)
+func jittered(d time.Duration) time.Duration {
+	return d/2 + jitter.N(d/2+1)
 }
 
 // sleep waits for d or until ctx is done.

@@ -186,7 +186,7 @@ func (d *detector) attend(ctx context.Context, inc metadata.Incarnation, w *watc
 				s.replaced()
 			}
 		})
-		sleep(ctx, jitter(pause))
+		sleep(ctx, jittered(pause))
 		pause = min(2*pause, reattendMax)
 	}
 }

@@ -37,6 +37,8 @@ type Config struct {
 	// before the session registers its address. Nil only if Single. The Node
 	// closes it.
 	PeerListener net.Listener
+	// DialPeer connects to another broker's peer listener; nil means TCP.
+	DialPeer func(ctx context.Context, addr string) (net.Conn, error)
 	// RegisterPeerServices adds services to the peer listener; may be nil.
 	RegisterPeerServices func(grpc.ServiceRegistrar)
 	Logger               *slog.Logger
@@ -91,7 +93,7 @@ func New(cfg Config) (*Node, error) {
 	}
 	n := &Node{cfg: cfg, log: cfg.Logger, metrics: newMetrics(cfg.Registerer), net: cfg.network, drained: make(chan struct{})}
 	if n.net == nil {
-		n.net = peer.NewPool(cfg.Incarnation)
+		n.net = peer.NewPool(cfg.Incarnation, cfg.DialPeer)
 	}
 	if cfg.PeerListener != nil {
 		n.server = peer.NewServer(cfg.Incarnation, n, cfg.RegisterPeerServices)
@@ -173,7 +175,7 @@ func (n *Node) watchEnd(ctx context.Context) error {
 			if n.sealedByPeer(ctx) {
 				return n.over("the chain was sealed by a peer")
 			}
-			again = time.After(jitter(endInterval))
+			again = time.After(jittered(endInterval))
 		}
 		select {
 		case <-ctx.Done():

@@ -40,7 +40,7 @@ func (n *Node) AskRelease(ctx context.Context, from metadata.Incarnation, claims
 		if err == nil || !errors.Is(err, peer.ErrUnreachable) || ctx.Err() != nil {
 			return released, err
 		}
-		sleep(ctx, jitter(askAgain))
+		sleep(ctx, jittered(askAgain))
 	}
 }
 

@@ -5,9 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"time"
 
+	"github.com/tidemark-io/tidemark/internal/jitter"
 	"github.com/tidemark-io/tidemark/metadata"
 )
 
@@ -176,7 +176,7 @@ const (
 // ended instead.
 func pause(ctx context.Context, n int) bool {
 	d := min(pauseMin<<min(n, 10), pauseMax)
-	d = d/2 + rand.N(d/2+1) // apart from others who failed at the same moment
+	d = d/2 + jitter.N(d/2+1) // apart from others who failed at the same moment
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {

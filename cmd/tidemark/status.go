@@ -14,62 +14,48 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	dto "github.com/prometheus/client_model/go"
+
+	"github.com/tidemark-io/tidemark/broker/node"
 )
 
 // status serves liveness, readiness, metrics and Go's profiles.
 type status struct {
 	process *prometheus.Registry
 
-	mu    sync.Mutex
-	stack *stack // nil between incarnations
+	mu          sync.Mutex
+	incarnation *node.Incarnation // nil between incarnations
 }
 
 func newStatus(process *prometheus.Registry) *status { return &status{process: process} }
 
-func (s *status) attach(st *stack) {
+func (s *status) attach(i *node.Incarnation) {
 	s.mu.Lock()
-	s.stack = st
+	s.incarnation = i
 	s.mu.Unlock()
 }
 
-func (s *status) current() *stack {
+func (s *status) current() *node.Incarnation {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.stack
+	return s.incarnation
 }
 
 // Gather joins the metrics of the process with those of the incarnation.
 func (s *status) Gather() ([]*dto.MetricFamily, error) {
 	g := prometheus.Gatherers{s.process}
-	if st := s.current(); st != nil {
-		g = append(g, st.reg)
+	if i := s.current(); i != nil {
+		g = append(g, i.Gatherer())
 	}
 	return g.Gather()
 }
 
 // ready tells why clients should not be sent here, or nil.
 func (s *status) ready(ctx context.Context) error {
-	st := s.current()
-	if st == nil {
+	i := s.current()
+	if i == nil {
 		return errors.New("no incarnation is running")
 	}
-	select {
-	case <-st.log.Done():
-		return errors.New("the incarnation is over")
-	default:
-	}
-	if st.session.Lost() {
-		return errors.New("the etcd session is lost")
-	}
-	if st.log.BucketFailing() {
-		return errors.New("the object store does not take writes")
-	}
-	now, cancel := context.WithTimeout(ctx, time.Millisecond)
-	defer cancel()
-	if err := st.view.WaitReady(now); err != nil {
-		return errors.New("the cluster's metadata is not loaded yet")
-	}
-	return nil
+	return i.Check(ctx)
 }
 
 const httpTimeout = 10 * time.Second

@@ -3,8 +3,9 @@ package object
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"time"
+
+	"github.com/tidemark-io/tidemark/internal/jitter"
 )
 
 // RetryConfig bounds what Retrying does. The zero value means the defaults.
@@ -100,9 +101,9 @@ func mayPass(err error) bool {
 // least half the pause; for other failures an immediate repeat is fine.
 func jittered(pause time.Duration, throttled bool) time.Duration {
 	if throttled {
-		return pause/2 + rand.N(pause/2+1)
+		return pause/2 + jitter.N(pause/2+1)
 	}
-	return rand.N(pause + 1)
+	return jitter.N(pause + 1)
 }
 
 // sleep waits and reports whether the whole pause passed. It does not begin a

@@ -83,7 +83,7 @@ func serve(t *testing.T, inc metadata.Incarnation, h Handler) (addr string, stop
 }
 
 func newPool(t *testing.T) *Pool {
-	p := NewPool(1)
+	p := NewPool(1, nil)
 	t.Cleanup(p.Close)
 	return p
 }
@@ -265,7 +265,7 @@ func TestAskRelease(t *testing.T) {
 func TestHostileRequests(t *testing.T) {
 	h := &handler{}
 	addr, _ := serve(t, 7, h)
-	cc, err := dial(addr)
+	cc, err := NewPool(1, nil).dial(addr)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@ package peer
 import (
 	"context"
 	"fmt"
+	"net"
 	"sync"
 	"time"
 
@@ -20,7 +21,8 @@ import (
 // Pool holds at most one connection to each peer. Its size follows the peers
 // its owner asks about: the owner calls Forget when a peer is gone.
 type Pool struct {
-	self metadata.Incarnation
+	self    metadata.Incarnation
+	connect func(ctx context.Context, addr string) (net.Conn, error) // nil: TCP
 
 	// mu guards conns and closed; it is not held while connecting or calling.
 	mu     sync.Mutex
@@ -33,28 +35,33 @@ type pooled struct {
 	cc   *grpc.ClientConn
 }
 
-// NewPool returns an empty pool that asks as incarnation self.
-func NewPool(self metadata.Incarnation) *Pool {
-	return &Pool{self: self, conns: make(map[metadata.Incarnation]pooled)}
+// NewPool returns an empty pool that asks as incarnation self. Connections are
+// made by connect, or by TCP when it is nil.
+func NewPool(self metadata.Incarnation, connect func(ctx context.Context, addr string) (net.Conn, error)) *Pool {
+	return &Pool{self: self, connect: connect, conns: make(map[metadata.Incarnation]pooled)}
 }
 
 // dial prepares a connection; it connects in the background.
-func dial(addr string) (*grpc.ClientConn, error) {
-	cc, err := grpc.NewClient("passthrough:///"+addr,
+func (p *Pool) dial(addr string) (*grpc.ClientConn, error) {
+	options := []grpc.DialOption{
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithNoProxy(),
 		grpc.WithDisableRetry(),
 		grpc.WithDisableServiceConfig(),
 		grpc.WithIdleTimeout(0), // an idle connection is the failure detector
 		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
+			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, MaxDelay: time.Second},
 			MinConnectTimeout: time.Second,
 		}),
 		grpc.WithDefaultCallOptions(
 			grpc.MaxCallRecvMsgSize(maxMessageBytes),
 			grpc.MaxCallSendMsgSize(maxMessageBytes),
 		),
-	)
+	}
+	if p.connect != nil {
+		options = append(options, grpc.WithContextDialer(p.connect))
+	}
+	cc, err := grpc.NewClient("passthrough:///"+addr, options...)
 	if err != nil {
 		return nil, fmt.Errorf("peer address %q: %w", addr, err)
 	}
@@ -76,7 +83,7 @@ func (p *Pool) conn(inc metadata.Incarnation, addr string) (*grpc.ClientConn, er
 		c.cc.Close()
 		delete(p.conns, inc)
 	}
-	cc, err := dial(addr)
+	cc, err := p.dial(addr)
 	if err != nil {
 		return nil, err
 	}
@@ -137,7 +144,7 @@ func (p *Pool) Attend(ctx context.Context, inc metadata.Incarnation, addr string
 // Probe asks on a connection of its own, so that neither a stale connection
 // nor one that waits to be tried again decides.
 func (p *Pool) Probe(ctx context.Context, inc metadata.Incarnation, addr string) (Status, error) {
-	cc, err := dial(addr)
+	cc, err := p.dial(addr)
 	if err != nil {
 		return Status{}, err
 	}

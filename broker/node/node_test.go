@@ -1,18 +1,16 @@
-package main
+package node
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"os"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/tidemark-io/tidemark/metadata"
@@ -39,24 +37,30 @@ func (u unlisted) Range(ctx context.Context, prefix string) ([]metadata.Entry, i
 	return nil, 0, fmt.Errorf("%w: %w", metadata.ErrUnavailable, ctx.Err())
 }
 
-// testBase is what an embedded broker rests on, in memory.
-func testBase(kv metadata.KV, listen string) *base {
-	cfg := defaultConfig()
-	cfg.Listen, cfg.Advertise, cfg.FlushSpacing, cfg.FlushBudget = listen, "127.0.0.1:9092", time.Millisecond, 0
-	return &base{
-		cfg: cfg, reg: prometheus.NewRegistry(), log: slog.New(slog.DiscardHandler),
-		store: objects.New(), kv: kv, identity: metadata.Identity{Generation: 1},
+// testConfig is an embedded broker that rests on memory.
+func testConfig(kv metadata.KV, listen string) *Config {
+	cfg := &Config{
+		Store: objects.New(), KV: kv, Identity: metadata.Identity{Generation: 1}, Single: true,
+		Broker: metadata.Broker{Host: "127.0.0.1", Port: 9092},
+		Listen: func() (clients, peers net.Listener, err error) {
+			clients, err = net.Listen("tcp", listen)
+			return clients, nil, err
+		},
+		FlushSpacing: time.Millisecond,
 	}
+	cfg.ensureDefaults()
+	return cfg
 }
 
 // A broker that is told to stop before it knows the cluster's metadata stops.
 func TestStopBeforeTheMetadataIsLoaded(t *testing.T) {
 	kv := unlisted{KV: mem.New().Client(), asked: make(chan struct{}, 1)}
-	b := testBase(kv, "127.0.0.1:0")
+	cfg := testConfig(kv, "127.0.0.1:0")
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	ended := make(chan error, 1)
-	go func() { ended <- b.incarnation(ctx, newStatus(b.reg), func() { t.Error("ready") }) }()
+	cfg.Ready = func() { t.Error("ready") }
+	go func() { ended <- runIncarnation(ctx, cfg) }()
 	<-kv.asked
 	cancel()
 	select {
@@ -79,10 +83,10 @@ func TestNoAnswersBeforeTheMetadataIsLoaded(t *testing.T) {
 	addr := l.Addr().String()
 	_ = l.Close()
 	kv := unlisted{KV: mem.New().Client(), asked: make(chan struct{}, 1)}
-	b := testBase(kv, addr)
+	cfg := testConfig(kv, addr)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- b.incarnation(ctx, newStatus(b.reg), func() {}) }()
+	go func() { ended <- runIncarnation(ctx, cfg) }()
 	defer func() { cancel(); <-ended }()
 	<-kv.asked
 	nc, err := net.Dial("tcp", addr)
@@ -130,20 +134,23 @@ func TestStopDuringAnOutage(t *testing.T) {
 			t.Parallel()
 			kv := mem.New().Client()
 			store := &hanging{Store: objects.New()}
-			b := testBase(kv, "127.0.0.1:0")
-			b.store, b.cfg.DrainTimeout = store, time.Second
+			cfg := testConfig(kv, "127.0.0.1:0")
+			cfg.Store, cfg.DrainTimeout = store, time.Second
 			ctx, cancel := context.WithCancel(context.Background())
 			defer cancel()
-			status, ready, ended := newStatus(b.reg), make(chan struct{}), make(chan error, 1)
-			go func() { ended <- b.incarnation(ctx, status, func() { close(ready) }) }()
+			ready, ended := make(chan struct{}), make(chan error, 1)
+			var current atomic.Pointer[Incarnation]
+			cfg.Ready, cfg.Attach = func() { close(ready) }, current.Store
+			go func() { ended <- runIncarnation(ctx, cfg) }()
 			<-ready
+			log := current.Load().Log()
 			topic, _, err := metadata.CreateTopic(ctx, kv, metadata.TopicSpec{Name: "t", Partitions: 1, ReplicationFactor: 1})
 			if err != nil {
 				t.Fatal(err)
 			}
 			led, cancelLed := context.WithTimeout(ctx, 10*time.Second)
 			defer cancelLed()
-			if _, err := status.current().log.Await(led, metadata.TopicPartition{Topic: topic.ID}); err != nil {
+			if _, err := log.Await(led, metadata.TopicPartition{Topic: topic.ID}); err != nil {
 				t.Fatal(err)
 			}
 			if outage != "none" && outage != "bucket" {

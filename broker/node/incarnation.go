@@ -1,0 +1,184 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tidemark-io/tidemark/broker"
+	"github.com/tidemark-io/tidemark/broker/cluster"
+	"github.com/tidemark-io/tidemark/broker/coordinator"
+	"github.com/tidemark-io/tidemark/broker/group"
+	"github.com/tidemark-io/tidemark/metadata"
+	"github.com/tidemark-io/tidemark/tiering"
+)
+
+// lateNode is the cluster node as the log's way to its peers: the node needs
+// the log first.
+type lateNode struct{ node atomic.Pointer[cluster.Node] }
+
+func (l *lateNode) AskRelease(ctx context.Context, from metadata.Incarnation, claims []tiering.Claim) ([]tiering.Released, error) {
+	if n := l.node.Load(); n != nil {
+		return n.AskRelease(ctx, from, claims)
+	}
+	return nil, errors.New("not part of the cluster yet")
+}
+
+// Incarnation is one incarnation: everything that ends with it.
+type Incarnation struct {
+	cfg     *Config
+	reg     *prometheus.Registry
+	session *metadata.Session
+	view    *metadata.View
+	log     *tiering.Log
+	node    *cluster.Node
+	groups  *coordinator.Coordinator
+	server  *broker.Server
+	topics  atomic.Uint32 // created here, to spread their first leaders
+}
+
+// runIncarnation runs one incarnation from its registration to its end. A nil
+// error means that ctx ended it and all was handed over.
+func runIncarnation(ctx context.Context, cfg *Config) error {
+	clients, peers, err := cfg.Listen()
+	if err != nil {
+		return err
+	}
+	defer clients.Close()
+	if peers != nil {
+		defer peers.Close()
+	}
+	i := &Incarnation{cfg: cfg, reg: prometheus.NewRegistry()}
+	if err := i.assemble(ctx, clients, peers); err != nil {
+		return err
+	}
+	cfg.Attach(i)
+	defer cfg.Attach(nil)
+	return i.run(ctx)
+}
+
+// Log is the incarnation's log.
+func (i *Incarnation) Log() *tiering.Log { return i.log }
+
+// Gatherer yields the incarnation's metrics.
+func (i *Incarnation) Gatherer() prometheus.Gatherer { return i.reg }
+
+// Check tells why clients should not be sent here, or nil.
+func (i *Incarnation) Check(ctx context.Context) error {
+	select {
+	case <-i.log.Done():
+		return errors.New("the incarnation is over")
+	default:
+	}
+	if i.session.Lost() {
+		return errors.New("the etcd session is lost")
+	}
+	if i.log.BucketFailing() {
+		return errors.New("the object store does not take writes")
+	}
+	now, cancel := context.WithTimeout(ctx, time.Millisecond)
+	defer cancel()
+	if err := i.view.WaitReady(now); err != nil {
+		return errors.New("the cluster's metadata is not loaded yet")
+	}
+	return nil
+}
+
+// assemble registers the incarnation, starts its chain and builds the parts.
+func (i *Incarnation) assemble(ctx context.Context, clients, peers net.Listener) (err error) {
+	cfg := i.cfg
+	if cfg.Single {
+		if err := endOlderSessions(ctx, cfg.KV); err != nil {
+			return err
+		}
+	}
+	if i.session, err = register(ctx, cfg); err != nil {
+		return err
+	}
+	inc := i.session.Incarnation()
+	late := &lateNode{}
+	i.log, err = tiering.Open(ctx, tiering.Config{
+		Incarnation: inc, Cluster: cfg.Cluster, Store: cfg.Store, Chains: tiering.NewChains(cfg.KV), Peers: late, Cache: cfg.Cache,
+		FlushSpacing: max(time.Nanosecond, cfg.FlushSpacing), FlushBudget: float64(cfg.FlushBudget), TailBytes: cfg.MemoryTailBytes,
+		Clock: cfg.Clock, Registerer: i.reg, Logger: cfg.Logger, Tracer: cfg.Tracer,
+	})
+	if err != nil {
+		return err
+	}
+	i.view = metadata.NewView(cfg.KV, cfg.Logger)
+	i.node, err = cluster.New(cluster.Config{
+		Incarnation: inc, KV: cfg.KV, View: i.view, Session: i.session, Log: i.log, Single: cfg.Single,
+		PeerListener: peers, DialPeer: cfg.DialPeer, Logger: cfg.Logger, Registerer: i.reg,
+	})
+	if err != nil {
+		return err
+	}
+	late.node.Store(i.node)
+	i.groups, err = coordinator.New(coordinator.Config{
+		Incarnation: inc, KV: cfg.KV, View: i.view, Logger: cfg.Logger, Registerer: i.reg,
+		Group: group.Config{InitialRebalanceDelay: cfg.GroupInitialRebalanceDelay},
+	})
+	if err != nil {
+		return err
+	}
+	i.server, err = broker.New(broker.Config{
+		Self: inc, ID: i.session.Broker().ID, ClusterID: cfg.Identity.ClusterID, Listener: clients,
+		Log: broker.TieringLog(i.log), View: i.view, Admin: broker.KVAdmin{KV: cfg.KV, Preferred: i.firstLeader()}, Groups: i.groups,
+		Logger: cfg.Logger, Registerer: i.reg, Tracer: cfg.Tracer,
+		AutoCreateTopics: cfg.AutoCreateTopics, DefaultPartitions: cfg.DefaultPartitions,
+	})
+	return err
+}
+
+// firstLeader chooses the first leader of each partition of a new topic: live
+// brokers in turn, from one that differs from topic to topic. The controller
+// moves it if that turns out uneven.
+func (i *Incarnation) firstLeader() func(partition int32) metadata.Incarnation {
+	return func(partition int32) metadata.Incarnation {
+		var able []metadata.Incarnation
+		for _, b := range i.view.Brokers() {
+			if !b.Draining {
+				able = append(able, b.Incarnation)
+			}
+		}
+		if len(able) == 0 {
+			return 0 // the controller will choose
+		}
+		first := int(i.topics.Load())
+		if partition == 0 {
+			first = int(i.topics.Add(1))
+		}
+		return able[(first+int(partition))%len(able)]
+	}
+}
+
+// endOlderSessions frees at once what a process that was killed held: the data
+// directory is locked, so every older incarnation is known to be dead.
+func endOlderSessions(ctx context.Context, kv metadata.KV) error {
+	entries, _, err := kv.Range(ctx, metadata.PrefixBrokers)
+	if err != nil {
+		return fmt.Errorf("find older sessions: %w", err)
+	}
+	for _, e := range entries {
+		if e.Lease == 0 {
+			continue
+		}
+		if err := kv.Revoke(ctx, e.Lease); err != nil {
+			return fmt.Errorf("end older session: %w", err)
+		}
+	}
+	return nil
+}
+
+func register(ctx context.Context, cfg *Config) (*metadata.Session, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, cfg.RegisterTimeout, errors.New("etcd took too long to register the broker"))
+	defer cancel()
+	return metadata.Register(ctx, cfg.KV, metadata.SessionConfig{
+		Generation: cfg.Identity.Generation, Log: cfg.Logger, Broker: cfg.Broker,
+	})
+}
