@@ -15,6 +15,7 @@ import (
 	"github.com/tidemark-io/tidemark/broker/internal/configdef"
 	"github.com/tidemark-io/tidemark/metadata"
 	"github.com/tidemark-io/tidemark/tiering/batch"
+	"github.com/tidemark-io/tidemark/tiering/failpoint"
 )
 
 const (
@@ -56,6 +57,9 @@ func (s *Server) produce(ctx context.Context, r *Request) finish {
 			return nil, lost(parts)
 		}
 		s.commit(ctx, parts, deadline)
+		if err := failpoint.Hit(failpoint.BeforeReply); err != nil {
+			return nil, err
+		}
 		s.producedTopics(r, req, resp, parts)
 		return resp, nil
 	}
@@ -183,7 +187,14 @@ func (s *Server) append(ctx, open context.Context, req *kmsg.ProduceRequest, t *
 	case h.Transactional():
 		return Appended{}, errNoTransactions
 	}
-	return part.Append(p.Records, h, time.Now().UnixMilli(), rules.LogAppendTime)
+	a, err := part.Append(p.Records, h, time.Now().UnixMilli(), rules.LogAppendTime)
+	if err != nil {
+		return Appended{}, err
+	}
+	if failpoint.Hit(failpoint.AfterAppend) != nil {
+		return Appended{}, errUndecided
+	}
+	return a, nil
 }
 
 // validate is batch.Validate with a bound on how many batches inflate at once.
@@ -222,13 +233,15 @@ func (s *Server) commit(ctx context.Context, parts [][]produced, deadline time.T
 			case <-p.appended.Commit.Done():
 				p.err = p.appended.Commit.Err()
 			case <-ctx.Done():
-				p.err = refuse(kerr.RequestTimedOut, "the batch was not committed in time; it may still be")
+				p.err = errUndecided
 			}
 		}
 	}
 	s.metrics.produce.WithLabelValues("commit").Observe(since(begin))
 	linkFlushes(trace.SpanFromContext(ctx), parts)
 }
+
+var errUndecided = refuse(kerr.RequestTimedOut, "the batch was not committed in time; it may still be")
 
 // linkFlushes leads from a request's trace to the flushes that carried it, which
 // it shares with others.

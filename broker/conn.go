@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/tidemark-io/tidemark/tiering/failpoint"
 )
 
 // conn is one client connection.
@@ -347,7 +349,7 @@ func (c *conn) answer(sl *slot) bool {
 		return false
 	}
 	c.s.finished(sl.req)
-	return true
+	return sl.req.Key != int16(kmsg.Produce) || failpoint.Hit(failpoint.AfterReply) == nil
 }
 
 // sendStep is what a client must take within the write timeout.

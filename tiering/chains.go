@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/tidemark-io/tidemark/metadata"
+	"github.com/tidemark-io/tidemark/tiering/failpoint"
 )
 
 // metadataChains keeps Chains in the metadata store.
@@ -21,6 +22,9 @@ func (c metadataChains) Load(ctx context.Context, inc metadata.Incarnation) (met
 }
 
 func (c metadataChains) Checkpointed(ctx context.Context, inc metadata.Incarnation, slot uint64) error {
+	if err := failpoint.Hit(failpoint.BeforeTxn); err != nil {
+		return err
+	}
 	_, err := metadata.UpdateChain(ctx, c.kv, inc, func(chain *metadata.Chain) error {
 		if chain.End != nil {
 			return fmt.Errorf("%w: its chain was sealed at slot %d", ErrFenced, *chain.End)
@@ -28,9 +32,19 @@ func (c metadataChains) Checkpointed(ctx context.Context, inc metadata.Incarnati
 		chain.Checkpoint = max(chain.Checkpoint, slot)
 		return nil
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	return failpoint.Hit(failpoint.AfterTxn)
 }
 
 func (c metadataChains) RecordEnd(ctx context.Context, inc metadata.Incarnation, end uint64) (uint64, error) {
-	return metadata.RecordEnd(ctx, c.kv, inc, end)
+	if err := failpoint.Hit(failpoint.BeforeEnd); err != nil {
+		return 0, err
+	}
+	stands, err := metadata.RecordEnd(ctx, c.kv, inc, end)
+	if err != nil {
+		return 0, err
+	}
+	return stands, failpoint.Hit(failpoint.AfterEnd)
 }

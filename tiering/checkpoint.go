@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/tidemark-io/tidemark/tiering/failpoint"
 	"github.com/tidemark-io/tidemark/tiering/object"
 	"github.com/tidemark-io/tidemark/tiering/wal"
 )
@@ -87,6 +88,9 @@ func (l *Log) writeCheckpoint(ctx context.Context) error {
 	if err := l.createSame(ctx, wal.CheckpointKey(l.cfg.Incarnation, s.slot), b, true); err != nil {
 		return l.checkpointed(fmt.Errorf("write checkpoint: %w", err))
 	}
+	if err := failpoint.Hit(failpoint.CheckpointMid); err != nil {
+		return l.checkpointed(fmt.Errorf("record checkpoint: %w", err))
+	}
 	if err := l.cfg.Chains.Checkpointed(ctx, l.cfg.Incarnation, s.slot); err != nil {
 		if errors.Is(err, ErrFenced) {
 			l.fail(err)
@@ -160,6 +164,9 @@ func (l *Log) pageOut(ctx context.Context) error {
 			}
 			b, err := wal.EncodePage(l.cfg.Cluster, l.cfg.Incarnation, page.Number, refs)
 			if err != nil {
+				return err
+			}
+			if err := failpoint.Hit(failpoint.BeforePage); err != nil {
 				return err
 			}
 			if err := l.createSame(ctx, wal.PageKey(p.tp, page.Epoch, page.Number), b, false); err != nil {

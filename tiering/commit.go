@@ -2,9 +2,11 @@ package tiering
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/tidemark-io/tidemark/metadata"
+	"github.com/tidemark-io/tidemark/tiering/failpoint"
 	"github.com/tidemark-io/tidemark/tiering/wal"
 )
 
@@ -28,6 +30,10 @@ func (l *Log) commitLoop(ctx context.Context) {
 			waiting[f.slot] = f
 			for next := waiting[l.committed.Load()]; next != nil; next = waiting[l.committed.Load()] {
 				if l.over() {
+					return
+				}
+				if err := failpoint.Hit(failpoint.BeforeHW); err != nil {
+					l.fail(fmt.Errorf("%w: %w", ErrFenced, err))
 					return
 				}
 				delete(waiting, next.slot)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/tidemark-io/tidemark/tiering/object"
+	"github.com/tidemark-io/tidemark/tiering/seeded"
 	"github.com/tidemark-io/tidemark/tiering/wal"
 )
 
@@ -24,7 +25,12 @@ type extentID struct {
 	position int64
 }
 
-func idOf(ref *wal.ExtentRef) extentID { return extentID{ref.Incarnation, ref.Slot, ref.Position} }
+func idOf(ref *wal.ExtentRef) extentID {
+	if seeded.KeyFromBaseOffset {
+		return extentID{position: ref.Base}
+	}
+	return extentID{ref.Incarnation, ref.Slot, ref.Position}
+}
 
 // extent returns an extent's batches as served: from the memory tail, from the
 // verified extents, or from disk cache and bucket. release gives memory back.

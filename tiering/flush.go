@@ -13,6 +13,7 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/tidemark-io/tidemark/tiering/failpoint"
 	"github.com/tidemark-io/tidemark/tiering/wal"
 )
 
@@ -309,6 +310,9 @@ func (l *Log) Close(ctx context.Context) error {
 			return fmt.Errorf("close chain %s: %w", l.cfg.Incarnation, err)
 		}
 		if err := l.writeCheckpoint(ctx); err != nil {
+			return fmt.Errorf("close chain %s: %w", l.cfg.Incarnation, err)
+		}
+		if err := failpoint.Hit(failpoint.BeforeClose); err != nil {
 			return fmt.Errorf("close chain %s: %w", l.cfg.Incarnation, err)
 		}
 		if err := l.sendClose(); err != nil {

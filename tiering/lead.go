@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tidemark-io/tidemark/metadata"
+	"github.com/tidemark-io/tidemark/tiering/failpoint"
 	"github.com/tidemark-io/tidemark/tiering/object"
 	"github.com/tidemark-io/tidemark/tiering/wal"
 )
@@ -65,6 +66,9 @@ func (l *Log) Lead(ctx context.Context, requests []LeadRequest) map[metadata.Top
 		}
 	}
 	if opened {
+		if err := failpoint.Hit(failpoint.AfterOpen); err != nil {
+			l.fail(fmt.Errorf("%w: %w", ErrFenced, err))
+		}
 		l.checkpointSoon()
 	}
 	return failures
@@ -102,6 +106,9 @@ func (a *openAttempt) commit(l *Log) error {
 	}
 	if old := l.parts[p.tp]; old != nil {
 		return fmt.Errorf("%w: %s is still open at epoch %d", ErrNotLeader, p.tp, old.epoch)
+	}
+	if err := failpoint.Hit(failpoint.BeforeOpen); err != nil {
+		return err
 	}
 	f, err := l.record(wal.Record{Type: wal.Open, Partition: p.tp, Epoch: p.epoch, Base: p.end}, func(uint64) { p.serve() })
 	if err != nil {

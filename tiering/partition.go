@@ -7,6 +7,7 @@ import (
 
 	"github.com/tidemark-io/tidemark/metadata"
 	"github.com/tidemark-io/tidemark/tiering/batch"
+	"github.com/tidemark-io/tidemark/tiering/seeded"
 	"github.com/tidemark-io/tidemark/tiering/wal"
 )
 
@@ -79,6 +80,9 @@ func (a *Appended) Done() <-chan struct{} {
 // fate is unknown.
 func (a *Appended) Err() error {
 	if a.flush == nil {
+		return nil
+	}
+	if seeded.FlushFateShared && a.flush.err != nil && a.flush.failed.Swap(true) {
 		return nil
 	}
 	return a.flush.err

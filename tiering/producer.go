@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/tidemark-io/tidemark/tiering/batch"
+	"github.com/tidemark-io/tidemark/tiering/seeded"
 	"github.com/tidemark-io/tidemark/tiering/wal"
 )
 
@@ -52,7 +53,7 @@ func (p *producers) check(h *batch.Header) (*duplicate, error) {
 	}
 	s := p.byID[h.ProducerID]
 	if s == nil {
-		if h.BaseSequence == 0 || p.expired {
+		if h.BaseSequence == 0 || p.expired || seeded.AnyFirstSequence {
 			return nil, nil
 		}
 		return nil, ErrOutOfOrderSequence

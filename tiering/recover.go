@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/tidemark-io/tidemark/metadata"
+	"github.com/tidemark-io/tidemark/tiering/failpoint"
 	"github.com/tidemark-io/tidemark/tiering/object"
 	"github.com/tidemark-io/tidemark/tiering/wal"
 )
@@ -84,6 +85,9 @@ func (l *Log) runRecovery(ctx context.Context, inc metadata.Incarnation, run *re
 	hs := heads{}
 	var chain metadata.Chain
 	if chain, run.err = l.seal(ctx, inc, hs); run.err == nil {
+		run.err = failpoint.Hit(failpoint.AfterSeal)
+	}
+	if run.err == nil {
 		run.state, run.err = l.replay(ctx, inc, chain, hs)
 	}
 	if run.err != nil {

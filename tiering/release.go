@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/tidemark-io/tidemark/metadata"
+	"github.com/tidemark-io/tidemark/tiering/failpoint"
 	"github.com/tidemark-io/tidemark/tiering/wal"
 )
 
@@ -138,6 +139,9 @@ func (l *Log) release(ctx context.Context, c Claim) (uint64, error) {
 			return 0, fmt.Errorf("release %s: %w", c.Partition, err)
 		}
 	}
+	if err := failpoint.Hit(failpoint.BeforeRelease); err != nil {
+		return 0, fmt.Errorf("release %s: %w", c.Partition, err)
+	}
 	var slot uint64
 	f, err := l.record(wal.Record{Type: wal.Release, Partition: c.Partition, Epoch: c.Epoch, State: state}, func(at uint64) {
 		slot = at
@@ -151,7 +155,10 @@ func (l *Log) release(ctx context.Context, c Claim) (uint64, error) {
 	}
 	select {
 	case <-f.done:
-		return slot, f.err
+		if f.err != nil {
+			return 0, f.err
+		}
+		return slot, failpoint.Hit(failpoint.AfterRelease)
 	case <-ctx.Done():
 		return 0, fmt.Errorf("release %s: %w", c.Partition, context.Cause(ctx))
 	}

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tidemark-io/tidemark/metadata"
+	"github.com/tidemark-io/tidemark/tiering/failpoint"
 	"github.com/tidemark-io/tidemark/tiering/object"
 	"github.com/tidemark-io/tidemark/tiering/wal"
 )
@@ -122,11 +123,17 @@ func (l *Log) putFence(ctx context.Context, inc metadata.Incarnation, slot uint6
 	return retry(ctx, l.done, func() (bool, error) {
 		ctx, cancel := context.WithTimeout(ctx, l.cfg.PutTimeout)
 		defer cancel()
+		if err := failpoint.Hit(failpoint.BeforeFence); err != nil {
+			return false, err
+		}
 		err := l.cfg.Store.Create(ctx, wal.SlotKey(inc, slot), b)
 		if errors.Is(err, object.ErrExists) {
 			return true, nil
 		}
-		return false, err
+		if err != nil {
+			return false, err
+		}
+		return false, failpoint.Hit(failpoint.AfterFence)
 	})
 }
 

@@ -3,10 +3,12 @@ package cluster
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/tidemark-io/tidemark/metadata"
 	"github.com/tidemark-io/tidemark/tiering"
+	"github.com/tidemark-io/tidemark/tiering/failpoint"
 )
 
 // lead claims and opens partitions that share a predecessor.
@@ -66,7 +68,7 @@ func (l *leadership) claim(ctx context.Context, tps []metadata.TopicPartition) {
 	if len(asks) == 0 {
 		return
 	}
-	results := metadata.ClaimPartitions(ctx, l.n.cfg.KV, l.n.cfg.Incarnation, asks)
+	results := l.ask(ctx, asks)
 	var failed failures
 	defer func() { failed.report(l.n) }()
 	l.mu.Lock()
@@ -84,6 +86,23 @@ func (l *leadership) claim(ctx context.Context, tps []metadata.TopicPartition) {
 			h.state = rel.state() // asked to give it up before the answer to the claim came
 		}
 	}
+}
+
+// ask sends the claims. Without an answer they may have been made; they are made
+// anew then, with a newer epoch.
+func (l *leadership) ask(ctx context.Context, asks []metadata.ClaimRequest) []metadata.Claimed {
+	err := failpoint.Hit(failpoint.BeforeClaim)
+	if err == nil {
+		results := metadata.ClaimPartitions(ctx, l.n.cfg.KV, l.n.cfg.Incarnation, asks)
+		if err = failpoint.Hit(failpoint.AfterClaim); err == nil {
+			return results
+		}
+	}
+	unanswered := make([]metadata.Claimed, len(asks))
+	for i := range asks {
+		unanswered[i] = metadata.Claimed{TP: asks[i].TP, Err: fmt.Errorf("%w: %w", metadata.ErrUnavailable, err)}
+	}
+	return unanswered
 }
 
 // claimed builds the log's requests for those partitions that are claimed.

@@ -10,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/tidemark-io/tidemark/metadata"
+	"github.com/tidemark-io/tidemark/tiering/failpoint"
 )
 
 // OffsetCommit answers when the offsets are stored.
@@ -34,6 +35,10 @@ func (c *Coordinator) OffsetCommit(ctx context.Context, _ ClientInfo, req *kmsg.
 	}
 	if _, ok := await(ctx, cm.done); !ok && !closed(cm.done) {
 		cr.failAll(kerr.CoordinatorNotAvailable) // nobody reads it
+		return cr.resp
+	}
+	if failpoint.Hit(failpoint.GroupBeforeReply) != nil {
+		cr.failAll(kerr.CoordinatorNotAvailable)
 		return cr.resp
 	}
 	for _, v := range cr.valid {

@@ -9,6 +9,8 @@ import (
 
 	"github.com/tidemark-io/tidemark/internal/jitter"
 	"github.com/tidemark-io/tidemark/metadata"
+	"github.com/tidemark-io/tidemark/tiering/failpoint"
+	"github.com/tidemark-io/tidemark/tiering/seeded"
 )
 
 var (
@@ -54,7 +56,7 @@ func (c *Coordinator) apply(ctx context.Context, w *write) (outcome, error) {
 	for attempt := 0; ; attempt++ {
 		began := time.Now()
 		attemptCtx, cancel := context.WithTimeout(ctx, c.cfg.AttemptTimeout)
-		res, err := c.cfg.KV.Txn(attemptCtx, txn)
+		res, err := c.send(attemptCtx, txn)
 		cancel()
 		c.metrics.txn(time.Since(began), err)
 		switch {
@@ -74,8 +76,25 @@ func (c *Coordinator) apply(ctx context.Context, w *write) (outcome, error) {
 	}
 }
 
+func (c *Coordinator) send(ctx context.Context, txn metadata.Txn) (metadata.TxnResult, error) {
+	if err := failpoint.Hit(failpoint.GroupBeforeTxn); err != nil {
+		return metadata.TxnResult{}, fmt.Errorf("%w: %w", metadata.ErrUnavailable, err)
+	}
+	res, err := c.cfg.KV.Txn(ctx, txn)
+	if err != nil {
+		return res, err
+	}
+	if err := failpoint.Hit(failpoint.GroupAfterTxn); err != nil {
+		return metadata.TxnResult{}, fmt.Errorf("%w: %w", metadata.ErrUnavailable, err)
+	}
+	return res, nil
+}
+
 func (w *write) txn() metadata.Txn {
 	txn := metadata.Txn{Then: w.ops}
+	if seeded.GroupUnfenced {
+		return txn
+	}
 	for _, g := range w.guards {
 		key := metadata.CoordinatorKey(g.shard)
 		txn.If = append(txn.If, metadata.Cond{Key: key, ModRevision: g.rev})

@@ -1,0 +1,6 @@
+//go:build seeded_b10
+
+package seeded
+
+// OutOfRangeUnproven: see Bugs.
+const OutOfRangeUnproven = true

@@ -1,0 +1,6 @@
+//go:build !seeded_b1
+
+package seeded
+
+// FlushFateShared: see Bugs.
+const FlushFateShared = false

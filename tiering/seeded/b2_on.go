@@ -1,0 +1,6 @@
+//go:build seeded_b2
+
+package seeded
+
+// KeyFromBaseOffset: see Bugs.
+const KeyFromBaseOffset = true

@@ -1,0 +1,6 @@
+//go:build seeded_b3
+
+package seeded
+
+// CommitWithoutRace: see Bugs.
+const CommitWithoutRace = true

@@ -1,0 +1,6 @@
+//go:build !seeded_b4
+
+package seeded
+
+// GroupUnfenced: see Bugs.
+const GroupUnfenced = false

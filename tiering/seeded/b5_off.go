@@ -1,0 +1,6 @@
+//go:build !seeded_b5
+
+package seeded
+
+// AckBeforeDurable: see Bugs.
+const AckBeforeDurable = false

@@ -1,0 +1,6 @@
+//go:build seeded_b6
+
+package seeded
+
+// AnyFirstSequence: see Bugs.
+const AnyFirstSequence = true
