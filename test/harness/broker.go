@@ -15,27 +15,43 @@ const readyLimit = 60 * time.Second
 type Broker struct {
 	*server
 	Name string
-	Addr string // for Kafka clients
+	Addr string // where it listens for Kafka clients
+	Peer string // where it listens for other brokers
 	HTTP string
 	Dir  string // its data directory
+
+	// What the next start uses; later arguments beat earlier ones.
+	Bin  string
+	Args []string
+	Env  []string // beside the test's own
+
+	// Advertised is where Kafka clients are sent, if that is not Addr.
+	Advertised string
 }
 
 // NewBroker prepares a broker without starting it. Arguments and environment
 // come after the ones every broker of a test has.
 func NewBroker(t T, name string, args, env []string) *Broker {
 	t.Helper()
-	b := &Broker{Name: name, Addr: FreeAddr(t), HTTP: FreeAddr(t), Dir: filepath.Join(t.TempDir(), "data")}
-	bin := Binary(t)
-	args = append([]string{
-		"serve", "--listen", b.Addr, "--peer", FreeAddr(t), "--http", b.HTTP, "--data-dir", b.Dir,
-		"--group-initial-rebalance-delay", "100ms",
-	}, args...)
+	b := &Broker{Name: name, Addr: FreeAddr(t), Peer: FreeAddr(t), HTTP: FreeAddr(t), Dir: filepath.Join(t.TempDir(), "data"),
+		Bin: Binary(t), Args: args, Env: env}
 	b.server = newServer(t, name, filepath.Join(logDir(t), name+".log"), func() *exec.Cmd {
-		cmd := exec.Command(bin, args...)
-		cmd.Env = append(os.Environ(), env...)
+		cmd := exec.Command(b.Bin, append([]string{
+			"serve", "--listen", b.Addr, "--peer", b.Peer, "--http", b.HTTP, "--data-dir", b.Dir,
+			"--group-initial-rebalance-delay", "100ms",
+		}, b.Args...)...)
+		cmd.Env = append(os.Environ(), b.Env...)
 		return cmd
 	})
 	return b
+}
+
+// ClientAddr is where Kafka clients find the broker.
+func (b *Broker) ClientAddr() string {
+	if b.Advertised != "" {
+		return b.Advertised
+	}
+	return b.Addr
 }
 
 // Start runs the broker and waits until it is ready.

@@ -29,8 +29,7 @@ type Options struct {
 func StartCluster(t T, o Options) *Cluster {
 	t.Helper()
 	Binary(t)
-	c := &Cluster{t: t, args: o.Args, MinIO: StartMinIO(t), Etcd: StartEtcd(t, max(o.EtcdMembers, 1))}
-	c.MinIO.CreateBucket(bucket)
+	c := NewCluster(t, StartMinIO(t), StartEtcd(t, max(o.EtcdMembers, 1)), o.Args...)
 	n := o.Brokers
 	if n == 0 {
 		n = 3
@@ -40,6 +39,14 @@ func StartCluster(t T, o Options) *Cluster {
 	}
 	c.WaitReady()
 	return c
+}
+
+// NewCluster is a cluster on a store and an etcd that run, without brokers yet.
+// It makes the bucket.
+func NewCluster(t T, m *MinIO, e *Etcd, args ...string) *Cluster {
+	t.Helper()
+	m.CreateBucket(bucket)
+	return &Cluster{t: t, args: args, MinIO: m, Etcd: e}
 }
 
 // StartEmbedded runs one broker with nothing beside it.
@@ -76,7 +83,7 @@ func (c *Cluster) Seeds() []string {
 	var seeds []string
 	for _, b := range c.Brokers {
 		if b.Running() {
-			seeds = append(seeds, b.Addr)
+			seeds = append(seeds, b.ClientAddr())
 		}
 	}
 	return seeds
