@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/tidemark-io/tidemark/internal/jitter"
+	"github.com/tidemark-io/tidemark/metadata/jitter"
 )
 
 // OpTimeout bounds an operation of this package whose context has no deadline.

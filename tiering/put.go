@@ -8,7 +8,7 @@ import (
 
 	"go.opentelemetry.io/otel/trace"
 
-	"github.com/tidemark-io/tidemark/internal/jitter"
+	"github.com/tidemark-io/tidemark/metadata/jitter"
 	"github.com/tidemark-io/tidemark/tiering/failpoint"
 	"github.com/tidemark-io/tidemark/tiering/object"
 	"github.com/tidemark-io/tidemark/tiering/seeded"

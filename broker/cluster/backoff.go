@@ -4,7 +4,7 @@ import (
 	"context"
 	"time"
 
-	"github.com/tidemark-io/tidemark/internal/jitter"
+	"github.com/tidemark-io/tidemark/metadata/jitter"
 )
 
 const (

@@ -7,8 +7,8 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/tidemark-io/tidemark/internal/jitter"
 	"github.com/tidemark-io/tidemark/metadata"
+	"github.com/tidemark-io/tidemark/metadata/jitter"
 	"github.com/tidemark-io/tidemark/tiering/failpoint"
 	"github.com/tidemark-io/tidemark/tiering/seeded"
 )

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"time"
 
-	"github.com/tidemark-io/tidemark/internal/jitter"
+	"github.com/tidemark-io/tidemark/metadata/jitter"
 )
 
 // RetryConfig bounds what Retrying does. The zero value means the defaults.
