@@ -55,7 +55,8 @@ func runIncarnation(ctx context.Context, cfg *Config) error {
 	}
 	i := &Incarnation{cfg: cfg, reg: prometheus.NewRegistry()}
 	if err := i.assemble(ctx, clients, peers); err != nil {
-		return err
+		// Told to stop before it led anything: there is nothing to hand over.
+		return unlessStopped(ctx, err)
 	}
 	cfg.Attach(i)
 	defer cfg.Attach(nil)

@@ -172,6 +172,28 @@ func TestStopDuringAnOutage(t *testing.T) {
 	}
 }
 
+// A broker told to stop before it has a place in the cluster stops cleanly: it
+// has nothing to hand over.
+func TestStopWhileStarting(t *testing.T) {
+	for _, silent := range []string{"metadata", "bucket"} {
+		t.Run(silent, func(t *testing.T) {
+			kv := mem.New().Client()
+			store := &hanging{Store: objects.New()}
+			cfg := testConfig(kv, "127.0.0.1:0")
+			cfg.Store = store
+			if silent == "metadata" {
+				kv.Pause()
+			}
+			store.hung.Store(silent == "bucket")
+			ctx, cancel := context.WithCancel(t.Context())
+			defer time.AfterFunc(300*time.Millisecond, cancel).Stop()
+			if err := Run(ctx, *cfg); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 // What a store answers for a while must not end the process.
 func TestOver(t *testing.T) {
 	for _, err := range []error{metadata.ErrUnavailable, metadata.ErrIncarnationOver, metadata.ErrNoSpace, metadata.ErrLeaseNotFound} {

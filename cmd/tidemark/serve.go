@@ -39,7 +39,10 @@ func serve(ctx context.Context, cfg *Config) error {
 	open, cancel := context.WithTimeoutCause(ctx, openTimeout, errors.New("gave up after "+openTimeout.String()))
 	base, err := openBase(open, cfg, reg, log, tracer)
 	cancel()
-	if err != nil {
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil // told to stop before it had begun
+	case err != nil:
 		return fmt.Errorf("start: %w", err)
 	}
 	defer base.close()
