@@ -261,13 +261,14 @@ func TestChaos(t *testing.T) {
 	}
 	for i := range seeds {
 		seed := first + uint64(i)
-		if !t.Run(fmt.Sprint(seed), func(t *testing.T) { synctest.Test(t, func(t *testing.T) { runChaos(t, seed) }) }) {
+		if !t.Run(fmt.Sprint(seed), func(t *testing.T) { synctest.Test(t, func(t *testing.T) { runChaos(t, seed, func() {}) }) }) {
 			t.Fatalf("TIDEMARK_SEED=%d repeats it", seed)
 		}
 	}
 }
 
-func runChaos(t *testing.T, seed uint64) {
+// runChaos calls calm when faults shall end, before it reads everything back.
+func runChaos(t *testing.T, seed uint64, calm func()) {
 	const partitions, producersEach, values = 3, 2, 40
 	c := &chaos{world: newWorld(t), r: rand.New(rand.NewPCG(seed, 1)), nodes: make([]*node, 3), owners: make(map[metadata.TopicPartition][]metadata.Owner), acked: make(map[metadata.TopicPartition]int64)}
 	bucket := mem.New()
@@ -309,6 +310,7 @@ func runChaos(t *testing.T, seed uint64) {
 	c.store.mu.Lock()
 	c.store.rate = 0
 	c.store.mu.Unlock()
+	calm()
 	c.replace(0)
 	last := c.nodes[0]
 	for i := range partitions {
