@@ -7,6 +7,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 
+	"github.com/tidemark-io/tidemark/test/checker"
 	"github.com/tidemark-io/tidemark/test/harness"
 )
 
@@ -36,19 +37,23 @@ func TestKill9(t *testing.T) {
 	for i := range kills {
 		victim := c.Brokers[i%len(c.Brokers)]
 		f := faultOn(t, adm, victim)
+		kill := l.hist.Fault("kill", checker.Minority, victim.Name)
 		victim.Kill()
 		faults = append(faults, f)
 		time.Sleep(3 * time.Second)
 		victim.Launch()
+		kill.End()
 		time.Sleep(time.Until(f.at.Add(10 * time.Second)))
 	}
 	c.WaitReady()
+	l.hist.Heal()
 	l.waitAcks(time.Now(), 20*time.Second)
 	killed := l.recovery(faults)
 
 	faults = nil
 	for _, victim := range c.Brokers {
 		f := faultOn(t, adm, victim)
+		stop := l.hist.Fault("terminate", checker.Minority, victim.Name)
 		took, err := victim.Terminate(10 * time.Second)
 		if err != nil {
 			t.Errorf("%s did not stop cleanly: %v after %v", victim.Name, err, took)
@@ -57,10 +62,12 @@ func TestKill9(t *testing.T) {
 		faults = append(faults, f)
 		l.waitAcks(time.Now(), 20*time.Second)
 		victim.Start()
+		stop.End()
 		time.Sleep(5 * time.Second) // leadership comes back to it
 	}
 	stopped := l.recovery(faults)
-	l.finish(c)
+	l.hist.Heal()
+	l.finish()
 
 	figure(t, "kill -9 to the next acknowledgement: p50 %v, max %v, of %d partitions in %d kills", middle(killed), slices.Max(killed), len(killed), kills)
 	figure(t, "graceful stop to the next acknowledgement: p50 %v, max %v, of %d partitions", middle(stopped), slices.Max(stopped), len(stopped))

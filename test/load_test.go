@@ -2,29 +2,32 @@ package test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/tidemark-io/tidemark/test/checker"
+	"github.com/tidemark-io/tidemark/test/checker/franz"
 	"github.com/tidemark-io/tidemark/test/harness"
 )
 
-// load is idempotent producers and a consumer at work on one topic while a test
-// does things to the brokers. Everything they see goes to a checker.
+// load is clients at work on one topic while a test does things to the brokers:
+// idempotent producers, a consumer that reads everything, a group of two that
+// commits, and one that asks for watermarks and offsets. Everything they do and
+// see is a history, which the checker judges.
 type load struct {
 	t          *testing.T
+	c          *harness.Cluster
 	topic      string
 	partitions int32
-	check      *checker.Checker
+	hist       *checker.History
+	closeHist  func() error
 
 	cancel context.CancelFunc // ends the sending, not the delivery of what was sent
-	quit   context.CancelFunc // ends the consumer
+	quit   context.CancelFunc // ends everybody else
 	done   sync.WaitGroup
 	sent   []*kgo.Client
 
@@ -36,90 +39,147 @@ type load struct {
 // ack is when one record was handed to a producer and when it was acknowledged.
 type ack struct{ sent, acked time.Time }
 
-const payloadBytes = 400
+const (
+	payloadBytes = 400
+	loadGroup    = "load"
+	askEvery     = 500 * time.Millisecond
+)
 
 // startLoad begins with producers that each send rate records a second, spread
 // over all partitions.
 func startLoad(t *testing.T, c *harness.Cluster, topic string, partitions int32, producers, rate int) *load {
 	t.Helper()
+	hist, closeHist, err := checker.CreateHistory(harness.Keep(t, "history.jsonl"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	sending, cancel := context.WithCancel(context.Background())
-	polling, quit := context.WithCancel(context.Background())
-	l := &load{t: t, topic: topic, partitions: partitions, check: checker.New(),
+	working, quit := context.WithCancel(context.Background())
+	l := &load{t: t, c: c, topic: topic, partitions: partitions, hist: hist, closeHist: closeHist,
 		cancel: cancel, quit: quit, acks: make(map[int32][]ack)}
 	t.Cleanup(func() { cancel(); quit(); l.done.Wait() })
 	for i := range producers {
-		cl := newClient(t, c,
+		cl := newClient(t, c, append(impatient(),
 			kgo.RecordPartitioner(kgo.ManualPartitioner()),
 			kgo.ProducerLinger(2*time.Millisecond),
-			// A broker that hangs without a word is given up after five seconds, not
-			// the twenty of the client's defaults: the test is of our failover.
-			kgo.ProduceRequestTimeout(3*time.Second), kgo.RequestTimeoutOverhead(2*time.Second),
-			kgo.RetryBackoffFn(func(int) time.Duration { return 50 * time.Millisecond }),
-			kgo.UnknownTopicRetries(-1))
+			kgo.UnknownTopicRetries(-1))...)
 		l.sent = append(l.sent, cl)
-		l.done.Go(func() { l.produce(sending, cl, uint32(i), rate) })
+		p := hist.RetryingProducer(fmt.Sprintf("producer-%d", i))
+		l.done.Go(func() { l.produce(sending, cl, p, rate) })
 	}
-	consumer := newClient(t, c, kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
-	l.done.Go(func() { l.consume(polling, consumer) })
+	reader := hist.Consumer("reader", checker.ReadUncommitted, checker.Assigned, checker.Epochs)
+	consumer := newClient(t, c, append(impatient(), franz.Assign(reader, topic, partitions)...)...)
+	l.done.Go(func() { l.consume(working, consumer, reader) })
+	for i := range 2 {
+		l.join(working, fmt.Sprintf("member-%d", i))
+	}
+	asker := newClient(t, c, impatient()...)
+	l.done.Go(func() { l.ask(working, asker) })
 	return l
 }
 
-func (l *load) produce(ctx context.Context, cl *kgo.Client, producer uint32, rate int) {
+// impatient clients give up a broker that hangs without a word after five
+// seconds, not the twenty of the defaults: the tests are of our failover.
+func impatient() []kgo.Opt {
+	return []kgo.Opt{
+		kgo.ProduceRequestTimeout(3 * time.Second), kgo.RequestTimeoutOverhead(2 * time.Second),
+		kgo.RetryBackoffFn(func(int) time.Duration { return 50 * time.Millisecond }),
+	}
+}
+
+func (l *load) produce(ctx context.Context, cl *kgo.Client, p *checker.Producer, rate int) {
 	tick := time.NewTicker(time.Second / time.Duration(rate))
 	defer tick.Stop()
-	for n := uint64(0); ; n++ {
+	for n := int64(0); ; n++ {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
-		stream := checker.Stream{Producer: producer, Partition: int32(n % uint64(l.partitions))}
-		id := checker.ID{Stream: stream, Seq: n / uint64(l.partitions)}
-		r := &kgo.Record{Topic: l.topic, Partition: stream.Partition, Value: checker.Payload(id, payloadBytes)}
-		begun := time.Now()
+		partition, begun := int32(n%int64(l.partitions)), time.Now()
 		// A context of its own: what was begun is delivered, whatever the outcome.
-		cl.Produce(context.Background(), r, func(r *kgo.Record, err error) { l.delivered(id, r, begun, err) })
+		franz.Produce(context.Background(), cl, p, l.topic, partition, payloadBytes, func(_ *kgo.Record, err error) {
+			l.delivered(partition, begun, err)
+		})
 	}
 }
 
-func (l *load) delivered(id checker.ID, r *kgo.Record, begun time.Time, err error) {
+func (l *load) delivered(partition int32, begun time.Time, err error) {
 	now := time.Now()
-	if err == nil {
-		l.check.Acked(id, r.Offset)
-	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err != nil {
-		l.errors = append(l.errors, fmt.Errorf("%v: %w", id, err))
+		l.errors = append(l.errors, fmt.Errorf("record for partition %d: %w", partition, err))
 		return
 	}
-	l.acks[r.Partition] = append(l.acks[r.Partition], ack{begun, now})
+	l.acks[partition] = append(l.acks[partition], ack{begun, now})
 }
 
-func (l *load) consume(ctx context.Context, cl *kgo.Client) {
+// failed notes an error that a client does not retry by itself.
+func (l *load) failed(format string, args ...any) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.errors = append(l.errors, fmt.Errorf(format, args...))
+}
+
+func (l *load) consume(ctx context.Context, cl *kgo.Client, c *checker.Consumer) {
+	defer c.Close()
 	for ctx.Err() == nil {
-		fetches := cl.PollFetches(ctx)
-		fetches.EachRecord(func(r *kgo.Record) { l.check.Polled(r.Partition, r.Offset, r.Value) })
-		for _, e := range fetches.Errors() {
-			if ctx.Err() == nil && !transient(e.Err) {
-				l.mu.Lock()
-				l.errors = append(l.errors, fmt.Errorf("fetch of partition %d: %w", e.Partition, e.Err))
-				l.mu.Unlock()
-			}
+		l.complain(ctx, franz.Poll(ctx, cl, c))
+	}
+}
+
+func (l *load) complain(ctx context.Context, fetches kgo.Fetches) {
+	for _, e := range fetches.Errors() {
+		if ctx.Err() == nil && !franz.Transient(e.Err) {
+			l.failed("fetch of partition %d: %w", e.Partition, e.Err)
 		}
 	}
 }
 
-// transient errors are shown to a polling application and retried by the client
-// itself.
-func transient(err error) bool {
-	var code *kerr.Error
-	return !errors.As(err, &code) || code.Retriable
+// join runs a member of the group, which polls and commits.
+func (l *load) join(ctx context.Context, name string) {
+	m, err := franz.Join(l.hist, name, loadGroup, l.topic, append(impatient(), kgo.SeedBrokers(l.c.Seeds()...),
+		kgo.MetadataMinAge(100*time.Millisecond), kgo.SessionTimeout(10*time.Second), kgo.HeartbeatInterval(time.Second))...)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.done.Go(func() {
+		defer m.Close()
+		for ctx.Err() == nil {
+			poll, cancel := context.WithTimeout(ctx, askEvery)
+			l.complain(poll, m.Poll(poll))
+			cancel()
+			commit, cancel := context.WithTimeout(ctx, 10*time.Second)
+			_ = m.Commit(commit) // its outcome is in the history
+			cancel()
+		}
+	})
+}
+
+// ask asks for watermarks and for the group's offsets.
+func (l *load) ask(ctx context.Context, cl *kgo.Client) {
+	tick := time.NewTicker(askEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		// The answers are in the history, and so are the failures.
+		asking, cancel := context.WithTimeout(ctx, 10*time.Second)
+		for _, what := range []franz.What{franz.Ends, franz.Stable, franz.Starts} {
+			_, _ = franz.List(asking, cl, l.hist, "asker", l.topic, what)
+		}
+		_ = franz.Fetch(asking, cl, l.hist, "asker", loadGroup, l.topic, l.partitions)
+		cancel()
+	}
 }
 
 // finish stops sending, waits until everything sent is delivered, reads the
-// whole log back and judges the history.
-func (l *load) finish(c *harness.Cluster) {
+// whole log back at every broker, audits the bucket and judges the history.
+func (l *load) finish() {
 	l.t.Helper()
 	l.cancel()
 	for _, cl := range l.sent {
@@ -131,16 +191,36 @@ func (l *load) finish(c *harness.Cluster) {
 	}
 	l.quit()
 	l.done.Wait()
-	scan(l.t, c, l.topic, func(r *kgo.Record) { l.check.Scanned(r.Partition, r.Offset, r.Value) })
-	c.Audit()
-	found, sum := l.check.Judge()
-	for i, v := range found {
-		if i == 20 {
-			l.t.Errorf("… and %d more", len(found)-i)
-			break
+	rules := checker.Rules{}
+	for _, b := range l.c.Brokers {
+		if b.Running() {
+			rules.Nodes = append(rules.Nodes, b.Name)
+			l.scan(b)
 		}
-		l.t.Error(v)
 	}
+	rules.Audit = l.c.AuditReport()
+	if err := l.closeHist(); err != nil {
+		l.t.Errorf("the history is incomplete: %v", err)
+	}
+	v := l.hist.Check(rules)
+	figure(l.t, "%v", v)
+	for _, broken := range v.Violations {
+		l.t.Error(broken)
+	}
+	l.report(v)
+}
+
+func (l *load) scan(b *harness.Broker) {
+	ctx, cancel := context.WithTimeout(l.t.Context(), 2*time.Minute)
+	defer cancel()
+	for i := range 2 {
+		if err := franz.Scan(ctx, l.hist, fmt.Sprintf("scanner-%d-%s", i, b.Name), b.Name, b.ClientAddr(), l.topic); err != nil {
+			l.t.Error(err)
+		}
+	}
+}
+
+func (l *load) report(v *checker.Verdict) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i, err := range l.errors {
@@ -150,9 +230,8 @@ func (l *load) finish(c *harness.Cluster) {
 		}
 		l.t.Errorf("a client met an error it does not retry: %v", err)
 	}
-	figure(l.t, "%d records acknowledged, %d in the log, %d violations, %d client errors", sum.Acked, sum.Scanned, len(found), len(l.errors))
-	if sum.Acked == 0 {
-		l.t.Error("nothing was acknowledged; the test shows nothing")
+	if v.Counts.Acked == 0 || v.Committed == 0 || v.Fetched == 0 || v.Watermarks == 0 {
+		l.t.Errorf("too little happened to show anything: %v", v)
 	}
 }
 

@@ -47,7 +47,7 @@ func TestScale(t *testing.T) {
 	time.Sleep(steady)
 	waitEven(t, adm, c) // and it stays so
 	l.waitAcks(time.Now(), 20*time.Second)
-	l.finish(c)
+	l.finish()
 }
 
 // waitEven waits until the running brokers share the partitions, none leading

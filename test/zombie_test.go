@@ -46,12 +46,13 @@ func TestPausedLeader(t *testing.T) {
 		}
 		return nil
 	})
-	zombie := dialZombie(t, victim)
+	zombie := dialZombie(t, victim, l.hist)
 	for _, r := range zombie.produce(f.led, 1) {
 		if err := r.await(t); err != nil {
 			t.Fatalf("the leader refused a write before it was paused, so refusals would show nothing: %v", err)
 		}
 	}
+	pause := l.hist.Fault("pause", checker.Minority, victim.Name)
 	victim.Pause()
 	f.at = time.Now()
 	// Two waves: writes that were on their way when the leader stopped, and
@@ -74,6 +75,7 @@ func TestPausedLeader(t *testing.T) {
 	replies = append(replies, zombie.produce(f.led, 15)...)
 	time.Sleep(500 * time.Millisecond) // the second wave reaches the zombie's sockets
 	victim.Resume()
+	pause.End()
 
 	refused, commits := 0, 0
 	for _, r := range replies {
@@ -89,8 +91,9 @@ func TestPausedLeader(t *testing.T) {
 		victim.Start()
 	}
 	victim.WaitReady()
+	l.hist.Heal()
 	l.waitAcks(time.Now(), 30*time.Second)
-	l.finish(c)
+	l.finish()
 }
 
 // zombie sends produce requests to one broker, whatever the metadata says.
@@ -98,10 +101,11 @@ type zombie struct {
 	t    *testing.T
 	cl   *kgo.Client
 	node int32
-	seq  uint64
+	name string
+	p    *checker.Producer
 }
 
-func dialZombie(t *testing.T, b *harness.Broker) *zombie {
+func dialZombie(t *testing.T, b *harness.Broker, h *checker.History) *zombie {
 	t.Helper()
 	cl, err := kgo.NewClient(kgo.SeedBrokers(b.Addr), kgo.RequestRetries(0), kgo.RequestTimeoutOverhead(90*time.Second),
 		kgo.MaxVersions(kversion.V2_8_0())) // produce by topic name
@@ -109,7 +113,7 @@ func dialZombie(t *testing.T, b *harness.Broker) *zombie {
 		t.Fatal(err)
 	}
 	t.Cleanup(cl.Close)
-	z := &zombie{t: t, cl: cl, node: -1}
+	z := &zombie{t: t, cl: cl, node: -1, name: b.Name, p: h.PlainProducer("zombie")}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	meta, err := kmsg.NewPtrMetadataRequest().RequestWith(ctx, cl)
@@ -147,13 +151,13 @@ func (z *zombie) produce(partitions []int32, n int) []reply {
 	for range n {
 		for _, p := range partitions {
 			r := reply{p, make(chan error, 1)}
-			z.seq++
-			id := checker.ID{Stream: checker.Stream{Producer: 1 << 20, Partition: p}, Seq: z.seq}
-			batch := plainBatch(checker.Payload(id, 64))
+			s := z.p.Send(chaosTopic, p)
+			s.At(z.name)
 			go func() {
 				ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
 				defer cancel()
-				_, err := z.send(ctx, p, batch)
+				offset, err := z.send(ctx, p, plainBatch(s.Bytes(64)))
+				s.Done(offset, err)
 				r.err <- err
 			}()
 			replies = append(replies, r)

@@ -53,6 +53,7 @@ type Event struct {
 	T     int64 `json:"t"`               // nanoseconds on the history's clock, never falling
 	Call  int64 `json:"call,omitempty"`  // of a completion: I of its invocation
 	Begun int64 `json:"begun,omitempty"` // of a completion: T of its invocation
+	After int64 `json:"after,omitempty"` // of a poll, which has no invocation: I of the last event before it began
 
 	Proc string `json:"proc,omitempty"` // who: a producer, a consumer, the nemesis
 	Node string `json:"node,omitempty"` // the broker that answered, where it is known
@@ -93,6 +94,8 @@ const (
 	// Epochs are sent along with every request by this client, so that no broker
 	// older than what it has seen may answer it.
 	Epochs Mode = "epochs"
+	// Direct consumers read nothing ahead: each poll is a fetch that began with it.
+	Direct Mode = "direct"
 )
 
 // Key names a partition.

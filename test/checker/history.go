@@ -110,6 +110,14 @@ func (h *History) Add(e Event) (i, t int64) {
 	return e.I, e.T
 }
 
+// now is the last event so far, and the time.
+func (h *History) now() (i, t int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.last = max(h.last, h.clock())
+	return h.next, h.last
+}
+
 func (h *History) write() {
 	h.wmu.Lock()
 	defer h.wmu.Unlock()

@@ -74,8 +74,8 @@ func (c *Consumer) event(f F) Event {
 
 // Poll is one call of a consumer, from its beginning to what it returned.
 type Poll struct {
-	c     *Consumer
-	begun int64
+	c            *Consumer
+	begun, after int64
 
 	mu   sync.Mutex // guards ops and at
 	ops  []Op
@@ -86,7 +86,9 @@ type Poll struct {
 // Poll begins a call. Call it before the client does its work, so that what it
 // returns can be compared with what was known before.
 func (c *Consumer) Poll() *Poll {
-	return &Poll{c: c, begun: max(c.h.Now(), 1), at: make(map[Key]int)}
+	p := &Poll{c: c, at: make(map[Key]int)}
+	p.after, p.begun = c.h.now()
+	return p
 }
 
 // Record adds a record the call returned, in the order it was returned. The
@@ -138,6 +140,6 @@ func (p *Poll) Done(err error) {
 	if e.Ops = p.ops; err != nil {
 		e.Type, e.Err = Info, err.Error()
 	}
-	e.Begun = p.begun
+	e.Begun, e.After = p.begun, p.after
 	p.c.h.Add(e)
 }

@@ -18,6 +18,8 @@ const (
 	valueMin  = valueHead + 4
 )
 
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
 // Bytes makes the bytes of the record with a value, size of them and at least 12.
 func Bytes(value uint64, size int) []byte {
 	b := make([]byte, max(size, valueMin))
