@@ -32,6 +32,7 @@ const (
 	FFault  F = "fault" // invoke: begins; ok: is over
 	FHeal   F = "heal"  // every fault is over
 	FTxn    F = "txn"
+	FNote   F = "note" // for people
 )
 
 // Isolation levels as they appear in Event.Isol.

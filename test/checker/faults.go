@@ -21,5 +21,5 @@ func (h *History) Heal() { h.Add(Event{Proc: "nemesis", Type: OK, F: FHeal}) }
 
 // Note adds a line for people to read; nothing judges it.
 func (h *History) Note(format string, args ...any) {
-	h.Add(Event{Type: OK, F: "note", Err: fmt.Sprintf(format, args...)})
+	h.Add(Event{Type: OK, F: FNote, Err: fmt.Sprintf(format, args...)})
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -32,6 +33,7 @@ type Member struct {
 	mu    sync.Mutex // guards what follows
 	owned map[checker.Key]bool
 	next  map[checker.Key]int64 // what to commit
+	id    [16]byte              // of the topic, once it was fetched from
 }
 
 // Join begins to consume a topic as a member of a group.
@@ -86,6 +88,11 @@ func (m *Member) Poll(ctx context.Context) kgo.Fetches {
 	fetches := Poll(ctx, m.Client, m.c)
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	fetches.EachTopic(func(t kgo.FetchTopic) {
+		if t.TopicID != [16]byte{} {
+			m.id = t.TopicID
+		}
+	})
 	fetches.EachRecord(func(r *kgo.Record) {
 		if k := (checker.Key{Topic: r.Topic, Partition: r.Partition}); m.owned[k] {
 			m.next[k] = r.Offset + 1
@@ -98,7 +105,7 @@ func (m *Member) Poll(ctx context.Context) kgo.Fetches {
 func (m *Member) Commit(ctx context.Context) error {
 	m.mu.Lock()
 	member, generation := m.Client.GroupMetadata()
-	offsets := m.next
+	offsets, id := m.next, m.id
 	m.next = make(map[checker.Key]int64)
 	m.mu.Unlock()
 	if len(offsets) == 0 || generation < 0 {
@@ -109,7 +116,7 @@ func (m *Member) Commit(ctx context.Context) error {
 	req := kmsg.NewPtrOffsetCommitRequest()
 	req.Group, req.MemberID, req.Generation = m.group, member, generation
 	t := kmsg.NewOffsetCommitRequestTopic()
-	t.Topic = m.topic
+	t.Topic, t.TopicID = m.topic, id
 	for k, offset := range offsets {
 		p := kmsg.NewOffsetCommitRequestTopicPartition()
 		p.Partition, p.Offset = k.Partition, offset
@@ -149,12 +156,16 @@ func (m *Member) Close() {
 
 // Fetch asks for the offsets a group has committed of a topic's partitions.
 func Fetch(ctx context.Context, cl *kgo.Client, h *checker.History, proc, group, topic string, partitions int32) error {
+	var err error
 	req := kmsg.NewPtrOffsetFetchRequest()
 	req.Group = group
 	g := kmsg.NewOffsetFetchRequestGroup()
 	g.Group = group
 	t, gt := kmsg.NewOffsetFetchRequestTopic(), kmsg.NewOffsetFetchRequestGroupTopic()
 	t.Topic, gt.Topic = topic, topic
+	if gt.TopicID, err = topicID(ctx, cl, topic); err != nil {
+		return err
+	}
 	for p := range partitions {
 		t.Partitions, gt.Partitions = append(t.Partitions, p), append(gt.Partitions, p)
 	}
@@ -170,6 +181,14 @@ func Fetch(ctx context.Context, cl *kgo.Client, h *checker.History, proc, group,
 	offsets, err := fetched(resp, topic)
 	call.Done("", offsets, err)
 	return err
+}
+
+func topicID(ctx context.Context, cl *kgo.Client, topic string) ([16]byte, error) {
+	listed, err := kadm.NewClient(cl).ListTopics(ctx, topic)
+	if err != nil {
+		return [16]byte{}, err
+	}
+	return listed[topic].ID, listed[topic].Err
 }
 
 // fetched are the offsets of an answer of any version.
