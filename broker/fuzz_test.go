@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/binary"
 	"log/slog"
 	"net"
 	"testing"
@@ -32,6 +33,11 @@ func FuzzFrame(f *testing.F) {
 		}
 	}
 	f.Add([]byte("GET / HTTP/1.1\r\n\r\n"))
+	for _, frames := range traffic(f) {
+		for _, frame := range frames {
+			f.Add(append(binary.BigEndian.AppendUint32(nil, uint32(len(frame))), frame...))
+		}
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		frame, err := readFrame(context.Background(), bufio.NewReader(bytes.NewReader(b)), 1<<20, noRoom{})
 		if err != nil {
@@ -73,6 +79,13 @@ func FuzzServe(f *testing.F) {
 			req.SetVersion(version)
 			fillRequest(req, topic.ID)
 			f.Add(key, version, req.AppendTo(nil))
+		}
+	}
+	for _, frames := range traffic(f) {
+		for _, frame := range frames {
+			if h, err := parseHeader(frame); err == nil && h.body != nil {
+				f.Add(h.key, h.version, h.body)
+			}
 		}
 	}
 	here, there := net.Pipe()

@@ -25,9 +25,28 @@ import (
 // with a stand-in for the controller that leads whatever it sees.
 func newStack(t *testing.T) string {
 	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := startStack(t, ln, "127.0.0.1", int32(ln.Addr().(*net.TCPAddr).Port), nil)
+	t.Cleanup(k.stop)
+	return ln.Addr().String()
+}
+
+// stack is a broker's parts at work.
+type stack struct {
+	server *Server
+	kv     metadata.KV
+	view   *metadata.View
+	stop   func() // ends them and waits
+}
+
+// startStack runs a stack behind a listener; tune may change the server's config.
+func startStack(t testing.TB, ln net.Listener, host string, port int32, tune func(*Config)) *stack {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
-	t.Cleanup(func() { cancel(); wg.Wait() })
 	run := func(f func(context.Context) error) {
 		wg.Go(func() {
 			if err := f(ctx); err != nil && ctx.Err() == nil {
@@ -42,10 +61,8 @@ func newStack(t *testing.T) string {
 		}
 	}
 	kv := mem.New().Client()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	must(err)
 	self := metadata.MakeIncarnation(1, 1)
-	registration, err := json.Marshal(metadata.Broker{ID: 1, Incarnation: self, Host: "127.0.0.1", Port: int32(ln.Addr().(*net.TCPAddr).Port)})
+	registration, err := json.Marshal(metadata.Broker{ID: 1, Incarnation: self, Host: host, Port: port})
 	must(err)
 	ops := []metadata.Op{metadata.Put(metadata.BrokerKey(self), registration)}
 	shard, err := json.Marshal(metadata.Coordinator{Incarnation: self, Epoch: 1})
@@ -65,11 +82,15 @@ func newStack(t *testing.T) string {
 	must(err)
 	run(groups.Run)
 	run(func(ctx context.Context) error { return leadAll(ctx, kv, view, log, self) })
-	s, err := New(Config{Self: self, ID: 1, ClusterID: "stack", Listener: ln, Log: TieringLog(log), View: view, Groups: groups, AutoCreateTopics: true,
-		Admin: KVAdmin{KV: kv, Preferred: func(int32) metadata.Incarnation { return self }}})
+	cfg := Config{Self: self, ID: 1, ClusterID: "stack", Listener: ln, Log: TieringLog(log), View: view, Groups: groups, AutoCreateTopics: true,
+		Admin: KVAdmin{KV: kv, Preferred: func(int32) metadata.Incarnation { return self }}}
+	if tune != nil {
+		tune(&cfg)
+	}
+	s, err := New(cfg)
 	must(err)
 	run(s.Run)
-	return ln.Addr().String()
+	return &stack{server: s, kv: kv, view: view, stop: func() { cancel(); wg.Wait() }}
 }
 
 // leadAll claims and leads every partition that nobody owns.

@@ -3,6 +3,7 @@ package cache
 import (
 	"bytes"
 	"errors"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -82,4 +83,19 @@ func TestFileName(t *testing.T) {
 	if _, _, ok := parseFileName("zz", base); ok {
 		t.Error("parsed a file in the wrong directory")
 	}
+}
+
+// FuzzFileName reads names found in the cache's directory: what is taken for a
+// chunk is what it would be called.
+func FuzzFileName(f *testing.F) {
+	dir, base, _ := strings.Cut(fileName(idOf("w/1", 7), 4096), "/")
+	f.Add(dir, base)
+	f.Add(dir, base+"-0")
+	f.Add("", "--")
+	f.Fuzz(func(t *testing.T, dir, name string) {
+		id, size, ok := parseFileName(dir, name)
+		if ok && (size < 0 || id.index < 0 || fileName(id, size) != filepath.Join(dir, name)) {
+			t.Errorf("%q in %q is chunk %d of %x, %d bytes", name, dir, id.index, id.hash, size)
+		}
+	})
 }
