@@ -58,11 +58,21 @@ test: tools build lint ## everything CI runs, on any machine with Go, Java and D
 	@status=0; \
 	$(RACE) -timeout 10m $(PACKAGES) || status=1; \
 	go test -p 1 -count=1 -timeout 25m $(SYSTEM) || status=1; \
+	go run ./test/fuzz -total 2m || status=1; \
 	exit $$status
 
 .PHONY: chaos
 chaos: tools build ## three minutes of kill -9, and the other long forms of the system tests
 	TIDEMARK_TEST_LONG=1 CI=true go test -p 1 -count=1 -timeout 60m -v ./test
+
+.PHONY: fuzz
+FUZZTIME ?= 1m
+fuzz: ## every fuzz target in turn, FUZZTIME (1m) each, and how often each was executed
+	go run ./test/fuzz -each $(FUZZTIME)
+
+.PHONY: seeded
+seeded: tools ## build the known bugs in, one after the other, and see that each is found
+	CI=true go run ./test/seeded $(SEEDED_ARGS)
 
 .PHONY: bench
 bench: tools build ## figures against raw PUTs on the same MinIO; see bench/RESULTS.md
