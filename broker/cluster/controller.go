@@ -16,6 +16,10 @@ const (
 	joinDebounce = time.Second
 	// planSpacing is the least time between two plans.
 	planSpacing = 20 * time.Millisecond
+	// gatherNotices is how long notices are gathered: what changes at one moment
+	// comes in several, which shall be planned on together and not one now and
+	// the next one a planSpacing later.
+	gatherNotices = time.Millisecond
 	// electionRetry is when a broker that cannot contend for the free key looks
 	// at itself again; it may have registered since.
 	electionRetry = 500 * time.Millisecond
@@ -73,6 +77,16 @@ func (c *controller) run(ctx context.Context) error {
 		case <-timer.C:
 		}
 		timer.Stop()
+		sleep(ctx, gatherNotices)
+		drainOne(wake)
+	}
+}
+
+// drainOne takes what is in a channel of capacity 1.
+func drainOne(ch <-chan struct{}) {
+	select {
+	case <-ch:
+	default:
 	}
 }
 
