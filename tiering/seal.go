@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -120,8 +121,9 @@ func (l *Log) fenceFrom(ctx context.Context, inc metadata.Incarnation, slot uint
 func (l *Log) putFence(ctx context.Context, inc metadata.Incarnation, slot uint64) (taken bool, err error) {
 	h := &wal.Head{Kind: wal.Fence, Cluster: l.cfg.Cluster, Incarnation: inc, Slot: slot, Writer: l.cfg.Incarnation}
 	b := wal.EncodeHead(h)
+	var tries patience
 	return retry(ctx, l.done, func() (bool, error) {
-		ctx, cancel := context.WithTimeout(ctx, l.cfg.PutTimeout)
+		ctx, cancel := tries.next(ctx, l.cfg.PutTimeout)
 		defer cancel()
 		if err := failpoint.Hit(failpoint.BeforeFence); err != nil {
 			return false, err
@@ -151,8 +153,9 @@ func (l *Log) readHeads(ctx context.Context, inc metadata.Incarnation, slot uint
 			continue
 		}
 		g.Go(func() error {
+			var tries patience
 			h, err := retry(ctx, l.done, func() (*wal.Head, error) {
-				ctx, cancel := context.WithTimeout(ctx, l.cfg.PutTimeout)
+				ctx, cancel := tries.next(ctx, l.cfg.PutTimeout)
 				defer cancel()
 				h, err := l.readHead(ctx, inc, slot+uint64(i))
 				if errors.Is(err, object.ErrNotFound) {
@@ -190,6 +193,19 @@ func (l *Log) loadChain(ctx context.Context, inc metadata.Incarnation) (metadata
 		return c, fmt.Errorf("load chain %s: %w", inc, err)
 	}
 	return c, nil
+}
+
+// patience is how long the next attempt at a small request may take: little at
+// first, because a takeover must not wait long for one that got lost on its way,
+// then more each time, because the store may be slow.
+type patience int
+
+const patienceMin = 1500 * time.Millisecond
+
+func (p *patience) next(ctx context.Context, most time.Duration) (context.Context, context.CancelFunc) {
+	d := min(patienceMin<<min(*p, 10), most)
+	*p++
+	return context.WithTimeout(ctx, d)
 }
 
 // retry calls f until it succeeds, fails for good, or ctx or done ends. Damaged

@@ -2,7 +2,11 @@ package tiering
 
 import (
 	"testing"
+	"testing/synctest"
+	"time"
 
+	"github.com/tidemark-io/tidemark/tiering/object"
+	"github.com/tidemark-io/tidemark/tiering/object/faulty"
 	"github.com/tidemark-io/tidemark/tiering/wal"
 )
 
@@ -29,4 +33,36 @@ func TestObjectsBeyondFence(t *testing.T) {
 		t.Fatalf("second sealer: end %d, %v; want %d", end, err, next)
 	}
 	equal(t, readAll(t, w.lead(c, partition(0), owners(a, c)), 0, 1<<20), []string{"1"})
+}
+
+// A takeover does not wait long for requests that got lost: everybody else waits
+// for the takeover.
+func TestSealOutlivesSilence(t *testing.T) {
+	for name, fault := range map[string]*faulty.Fault{
+		"head":  {Op: object.OpGet, Kind: faulty.Hang, Count: 1},
+		"fence": {Op: object.OpCreate, Kind: faulty.Hang, Count: 1},
+		"slow":  {Kind: faulty.Delay, Delay: 5 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				store := faulty.New(w.store)
+				a, b := w.start(w.store), w.start(store)
+				a.kill()
+				store.Inject(fault)
+				begun := time.Now()
+				if _, err := b.Seal(t.Context(), a.cfg.Incarnation); err != nil {
+					t.Fatal(err)
+				}
+				most := 2 * time.Second
+				if name == "slow" {
+					most = time.Minute
+				}
+				if took := time.Since(begun); took > most {
+					t.Errorf("took %v", took)
+				}
+				store.Clear()
+			})
+		})
+	}
 }
