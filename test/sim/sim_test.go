@@ -1,0 +1,234 @@
+package sim
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/cryptotest"
+	"testing/synctest"
+	"time"
+)
+
+// How many seeds are run, unless TIDEMARK_SEEDS says otherwise.
+const (
+	seedsDefault = 100
+	seedsCI      = 1000
+)
+
+// TestSeeds runs seeds, each in a world of its own. See the package comment for
+// the variables that choose which.
+func TestSeeds(t *testing.T) {
+	if v := os.Getenv(workerEnv); v != "" {
+		work(t, v)
+		return
+	}
+	seeds := chosen(t)
+	begun := time.Now()
+	all := newTotals()
+	workers := min(runtime.NumCPU(), len(seeds))
+	var wg sync.WaitGroup
+	for i := range workers {
+		var mine []string
+		for j := i; j < len(seeds); j += workers {
+			mine = append(mine, strconv.FormatUint(seeds[j], 10))
+		}
+		wg.Go(func() { runWorker(t, mine, all) })
+	}
+	wg.Wait()
+	took := time.Since(begun)
+	t.Logf("%d seeds in %v, %.0f a minute; %d calls released, %v simulated\nclients: %s\nfaults: %s",
+		all.Seeds, took.Round(time.Second), float64(all.Seeds)/took.Minutes(), all.Steps, all.Fake.Round(time.Second), text(all.Counts), text(all.Faults))
+	if all.Seeds != len(seeds) {
+		t.Errorf("%d of %d seeds were run", all.Seeds, len(seeds))
+	}
+	if len(seeds) >= seedsDefault && os.Getenv("TIDEMARK_SEED") == "" {
+		all.enough(t)
+	}
+}
+
+// chosen are the seeds to run.
+func chosen(t *testing.T) []uint64 {
+	if one := os.Getenv("TIDEMARK_SEED"); one != "" {
+		seed, err := strconv.ParseUint(one, 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.Repeat([]uint64{seed}, int(number(t, "TIDEMARK_TIMES", 1)))
+	}
+	n := uint64(seedsDefault)
+	switch {
+	case testing.Short():
+		n = seedsShort
+	case os.Getenv("CI") != "":
+		n = seedsCI
+	}
+	first := number(t, "TIDEMARK_FIRST_SEED", 1)
+	var seeds []uint64
+	for seed := first; seed < first+number(t, "TIDEMARK_SEEDS", n); seed++ {
+		seeds = append(seeds, seed)
+	}
+	return seeds
+}
+
+func number(t *testing.T, name string, otherwise uint64) uint64 {
+	v := os.Getenv(name)
+	if v == "" {
+		return otherwise
+	}
+	n, err := strconv.ParseUint(v, 10, 64)
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return n
+}
+
+// Seeds are run by processes of their own, one a processor: goroutines that run
+// on one thread, and are not preempted, take the same turns in each run, but
+// for what the runtime decides by lot.
+const (
+	workerEnv = "TIDEMARK_SIM_SEEDS"
+	stopEnv   = "TIDEMARK_SIM_STOP" // at the first seed that breaks something
+)
+
+const resultPrefix = "RESULT "
+
+// runWorker runs seeds in another process.
+func runWorker(t *testing.T, seeds []string, all *totals) {
+	out, err := workerOf(t, os.Args[0], seeds).CombinedOutput()
+	var rest bytes.Buffer
+	lines := bufio.NewScanner(bytes.NewReader(out))
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		if _, after, ok := strings.Cut(lines.Text(), resultPrefix); ok {
+			all.add(t, after)
+			continue
+		}
+		fmt.Fprintln(&rest, lines.Text())
+	}
+	if err != nil {
+		t.Errorf("%v\n%s", err, rest.Bytes())
+	}
+}
+
+// workerOf is the process that runs seeds.
+func workerOf(t *testing.T, binary string, seeds []string) *exec.Cmd {
+	cmd := exec.CommandContext(t.Context(), binary, "-test.run=^TestSeeds$", "-test.v", "-test.timeout=60m")
+	cmd.Env = append(os.Environ(), workerEnv+"="+strings.Join(seeds, ","), "GOMAXPROCS=1", "GODEBUG=asyncpreemptoff=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // no orphans of a run that timed out
+	return cmd
+}
+
+// work runs seeds in this process.
+func work(t *testing.T, seeds string) {
+	debug.SetGCPercent(400) // little is kept, much is made
+	for _, s := range strings.Split(seeds, ",") {
+		seed, err := strconv.ParseUint(s, 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r := simulate(t, seed); len(r.Broken) > 0 && os.Getenv(stopEnv) != "" {
+			return
+		}
+	}
+}
+
+// simulate runs one seed and reports what it broke.
+func simulate(t *testing.T, seed uint64) *Result {
+	t.Helper()
+	cryptotest.SetGlobalRandom(t, seed) // names of topics and members
+	var r *Result
+	synctest.Test(t, func(*testing.T) { r = Run(seed) })
+	line, err := json.Marshal(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Printf("%s%s\n", resultPrefix, line)
+	if len(r.Broken) > 0 || os.Getenv("TIDEMARK_TRACE") != "" {
+		keep(t, r)
+	}
+	return r
+}
+
+// keep writes what is needed to understand a run.
+func keep(t *testing.T, r *Result) {
+	path := filepath.Join(artifacts(), fmt.Sprintf("sim-seed-%d", r.Seed))
+	if err := r.Keep(path); err != nil {
+		t.Error(err)
+	}
+	if len(r.Broken) == 0 {
+		t.Log(r.Summary())
+		return
+	}
+	t.Errorf("seed %d breaks what may not break:\n  %s\n  %s\n  trace and history: %s.*\n  again: TIDEMARK_SEED=%d go test ./test/sim -run TestSeeds",
+		r.Seed, strings.Join(r.Broken, "\n  "), r.Summary(), path, r.Seed)
+}
+
+// artifacts is where traces are kept.
+func artifacts() string {
+	if dir := os.Getenv("TIDEMARK_ARTIFACTS"); dir != "" {
+		return dir
+	}
+	return os.TempDir()
+}
+
+// totals sums up results.
+type totals struct {
+	mu sync.Mutex
+	Result
+	Seeds int
+}
+
+func newTotals() *totals {
+	return &totals{Result: Result{Counts: make(map[string]int), Faults: make(map[string]int)}}
+}
+
+func (a *totals) add(t *testing.T, line string) {
+	var r Result
+	if err := json.Unmarshal([]byte(line), &r); err != nil {
+		t.Error(err)
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.Seeds++
+	a.Steps += r.Steps
+	a.Fake += r.Fake
+	for k, n := range r.Counts {
+		a.Counts[k] += n
+	}
+	for k, n := range r.Faults {
+		a.Faults[k] += n
+	}
+}
+
+// enough fails when the simulation did less than it is for: a world in which
+// nothing is written or nothing goes wrong proves nothing.
+func (a *totals) enough(t *testing.T) {
+	for _, m := range mishaps {
+		if a.Faults[m.kind] == 0 {
+			t.Errorf("no seed had %q", m.kind)
+		}
+	}
+	for _, fault := range []string{"lost", "refused", "ambiguous", "late", "twice", "throttled", "slow", "silent", "bit flipped", "truncated", "missed"} {
+		if a.Faults[fault] == 0 {
+			t.Errorf("no request was %s", fault)
+		}
+	}
+	for _, what := range []string{"acks", "polls", "probes", "commits", "offset fetches", "wandered"} {
+		if a.Counts[what] < a.Seeds {
+			t.Errorf("%d %s in %d seeds", a.Counts[what], what, a.Seeds)
+		}
+	}
+}
