@@ -1,6 +1,7 @@
 package metadata
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -215,15 +216,7 @@ func (e *identityEnsurer) create(ctx context.Context, key string, want bucketIde
 
 // get reads an identity object; nil when there is none.
 func (e *identityEnsurer) get(ctx context.Context, key string) (*bucketIdentity, error) {
-	const limit = 4 << 10 // far above what is ever written there
-	var data []byte
-	err := e.try(ctx, func(ctx context.Context) (err error) {
-		data, err = e.bucket.Get(ctx, key, 0, limit)
-		if errors.Is(err, e.cfg.NotFound) {
-			data, err = nil, nil
-		}
-		return err
-	})
+	data, err := e.readTwice(ctx, key)
 	if err != nil {
 		return nil, fmt.Errorf("read %s from %s: %w", key, e.bucketName(), err)
 	}
@@ -235,6 +228,43 @@ func (e *identityEnsurer) get(ctx context.Context, key string) (*bucketIdentity,
 		return nil, fmt.Errorf("%w: %s of %s is not an identity (%v)", ErrIdentity, key, e.bucketName(), err)
 	}
 	return &got, nil
+}
+
+// errUnsteady: an object that never changes was read with different bytes again
+// and again.
+var errUnsteady = errors.New("every read returns something else")
+
+// readTwice reads an object until two reads in a row agree. Identity objects
+// carry no checksum of their own, and what they say is final: a bit that changed
+// on the way must not pass for another cluster.
+func (e *identityEnsurer) readTwice(ctx context.Context, key string) ([]byte, error) {
+	var last []byte
+	for n := range identityTries {
+		data, err := e.read(ctx, key)
+		if err != nil {
+			return nil, err
+		}
+		if n > 0 && bytes.Equal(data, last) && (data == nil) == (last == nil) {
+			return data, nil
+		}
+		last = data
+	}
+	return nil, errUnsteady
+}
+
+// read reads an object once; nil when there is none.
+func (e *identityEnsurer) read(ctx context.Context, key string) (data []byte, err error) {
+	const limit = 4 << 10 // far above what is ever written there
+	err = e.try(ctx, func(ctx context.Context) (err error) {
+		data, err = e.bucket.Get(ctx, key, 0, limit)
+		if errors.Is(err, e.cfg.NotFound) {
+			data, err = nil, nil
+		} else if err == nil && data == nil {
+			data = []byte{} // there, and empty
+		}
+		return err
+	})
+	return data, err
 }
 
 // try calls f until it succeeds, a few times.

@@ -25,6 +25,7 @@ type bucket struct {
 	mu      sync.Mutex
 	objects map[string][]byte
 	lose    int
+	damage  int    // reads that return one bit changed
 	onGet   func() // runs once, before the next Get
 }
 
@@ -53,7 +54,12 @@ func (b *bucket) Get(_ context.Context, key string, pos, length int64) ([]byte, 
 	if b.objects[key] == nil {
 		return nil, errNotFound
 	}
-	return b.objects[key][pos:], nil
+	data := bytes.Clone(b.objects[key][pos:])
+	if b.damage > 0 {
+		b.damage--
+		data[len(data)/2] ^= 1 << (b.damage % 8)
+	}
+	return data, nil
 }
 
 func (b *bucket) loseLocked() error {
@@ -212,6 +218,18 @@ func TestIdentityMismatch(t *testing.T) {
 			t.Errorf("broken: %v", err)
 		}
 	})
+}
+
+// A bit that changed on the way is not another cluster.
+func TestIdentityReadDamaged(t *testing.T) {
+	store, b := mem.New(), newBucket()
+	id := mustEnsure(t, store.Client(), b)
+	for damage := 1; damage <= 3; damage++ {
+		b.damage = damage
+		if again := mustEnsure(t, store.Client(), b); again != id {
+			t.Errorf("%d damaged reads: %+v, want %+v", damage, again, id)
+		}
+	}
 }
 
 func TestIdentityUnavailable(t *testing.T) {
