@@ -20,17 +20,23 @@ const (
 	waitPause = 10 * time.Second
 )
 
-// waits remembers when a wait was in vain.
+// waits remembers when a wait was in vain, as a time.Time that was read from the
+// clock and not made from a number: those count what passed since on the
+// monotonic clock, so that a wall clock that is set back stops no waiting.
 type waits struct {
-	vain atomic.Int64 // Unix nanoseconds
+	vain atomic.Pointer[time.Time]
 }
 
-func (w *waits) worth() bool { return time.Since(time.Unix(0, w.vain.Load())) >= waitPause }
+func (w *waits) worth() bool {
+	at := w.vain.Load()
+	return at == nil || time.Since(*at) >= waitPause
+}
 
 // ended takes note of a wait that ended with ctx.
 func (w *waits) ended(ctx context.Context) {
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		w.vain.Store(time.Now().UnixNano())
+		now := time.Now()
+		w.vain.Store(&now)
 	}
 }
 
