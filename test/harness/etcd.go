@@ -36,6 +36,8 @@ type EtcdOptions struct {
 	// Via, if set, returns the address to tell peers for the address a member
 	// listens at for them: that of a proxy.
 	Via func(member int, listen string) string
+	// Prepared is told of each member before its first start.
+	Prepared func(*EtcdMember)
 }
 
 // StartEtcd runs a cluster of n members.
@@ -68,6 +70,9 @@ func StartEtcdWith(t T, o EtcdOptions) *Etcd {
 				"--initial-cluster", m.initial, "--initial-cluster-state", m.state,
 			}, o.Args...)...)
 		})
+		if o.Prepared != nil {
+			o.Prepared(m)
+		}
 		e.Members = append(e.Members, m)
 	}
 	for _, m := range e.Members {

@@ -187,6 +187,9 @@ func (s *server) Kill() {
 func (s *server) Pause()  { s.process().signal(syscall.SIGSTOP) }
 func (s *server) Resume() { s.process().signal(syscall.SIGCONT) }
 
+// Signal sends the process any signal and does not wait.
+func (s *server) Signal(sig syscall.Signal) { s.process().signal(sig) }
+
 // Terminate sends SIGTERM and Interrupt SIGINT, as Ctrl-C does; both wait up to
 // limit and return how long the process took to end and how it ended.
 func (s *server) Terminate(limit time.Duration) (time.Duration, error) {
