@@ -62,7 +62,19 @@ test: tools build lint ## everything CI runs, on any machine with Go, Java and D
 	exit $$status
 
 .PHONY: chaos
-chaos: tools build ## three minutes of kill -9, and the other long forms of the system tests
+chaos: tools build ## the short form of every fault scenario, as CI runs it (ten minutes)
+	CI=true go test -p 1 -count=1 -timeout 25m -v ./test/chaos/...
+
+.PHONY: chaos-long
+chaos-long: export TIDEMARK_CHAOS := long
+chaos-long: export TIDEMARK_RESULTS ?= $(CURDIR)/.build/chaos/results.jsonl
+chaos-long: export TIDEMARK_TEST_LOGS ?= $(CURDIR)/.build/chaos/logs
+chaos-long: tools build ## hours of them: TIDEMARK_CHAOS_DURATION=2h is for the mixed one alone
+	mkdir -p $(dir $(TIDEMARK_RESULTS))
+	CI=true go test -p 1 -count=1 -timeout 0 -v ./test/chaos $(CHAOS_ARGS)
+
+.PHONY: test-long
+test-long: tools build ## the long forms of the other system tests
 	TIDEMARK_TEST_LONG=1 CI=true go test -p 1 -count=1 -timeout 60m -v ./test
 
 .PHONY: fuzz

@@ -1,0 +1,279 @@
+package chaos
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/tidemark-io/tidemark/metadata"
+	"github.com/tidemark-io/tidemark/test/checker"
+	"github.com/tidemark-io/tidemark/test/harness"
+	"github.com/tidemark-io/tidemark/tiering/failpoint"
+)
+
+// cell is one point of the crash matrix and what happens there.
+type cell struct {
+	point  failpoint.Point
+	action failpoint.Action
+}
+
+func (c cell) String() string { return fmt.Sprintf("%s × %s", c.point, c.action) }
+
+// provocation is what makes brokers come by a point.
+type provocation string
+
+const (
+	byLoad      provocation = "load"
+	byMove      provocation = "leadership moves"
+	byKill      provocation = "the death of another"
+	byTerminate provocation = "SIGTERM"
+)
+
+// provocations are those that load alone does not reach.
+var provocations = map[failpoint.Point]provocation{
+	failpoint.BeforeEnd: byKill, failpoint.AfterEnd: byKill, failpoint.BeforeFence: byKill, failpoint.AfterFence: byKill,
+	failpoint.AfterSeal:   byKill,
+	failpoint.BeforeClaim: byMove, failpoint.AfterClaim: byMove, failpoint.BeforeOpen: byMove, failpoint.AfterOpen: byMove,
+	failpoint.BeforeRelease: byMove, failpoint.AfterRelease: byMove,
+	failpoint.BeforeClose: byTerminate,
+}
+
+// crashRig is a rig whose brokers have failpoints.
+type crashRig struct {
+	*rig
+	l    *load
+	kv   metadata.KV
+	dirs []string
+}
+
+// TestCrashPoints lets brokers die, hang for two lives of a session, and fail at
+// every point, under load. The short form takes a tenth of the cells.
+func TestCrashPoints(t *testing.T) {
+	bin := buildBroker(t, "tidemark-failpoint", "-tags", "failpoint")
+	var cells []cell
+	for i := range failpoint.Points() {
+		for j, a := range failpoint.Actions() {
+			// A diagonal, so that any few cells in a row differ in both.
+			cells = append(cells, cell{failpoint.Points()[(i+7*j)%len(failpoint.Points())], a})
+		}
+	}
+	all := len(cells)
+	cells = rotate(t, cells, (all+9)/10)
+	c := &crashRig{}
+	c.rig = newRig(t, "crash points", rigOptions{bin: bin, prepare: func(_ int, b *harness.Broker) {
+		dir := t.TempDir()
+		c.dirs = append(c.dirs, dir)
+		b.Env = append(b.Env, failpoint.EnvDir+"="+dir)
+	}})
+	c.l = c.startLoad(loadOptions{})
+	c.kv = c.rig.kv()
+	c.fillPages()
+	var passed, unreached []string
+	for _, cell := range cells {
+		begun := time.Now()
+		switch fired, err := c.try(cell); {
+		case err != nil:
+			t.Errorf("%v: %v", cell, err)
+		case fired == 0:
+			unreached = append(unreached, cell.String())
+			t.Errorf("%v: no broker came by it", cell)
+		default:
+			passed = append(passed, cell.String())
+			t.Logf("%v: fired %d times, done in %v", cell, fired, milli(time.Since(begun)))
+		}
+		if t.Failed() {
+			break // the rest would show the same
+		}
+	}
+	c.l.finish()
+	c.report("crash points", figures{"cells": all, "tried": len(cells), "passed": len(passed), "not reached": unreached, "list": strings.Join(passed, "; ")})
+}
+
+// fillPages feeds a partition so many small extents that its manifest gets pages.
+func (c *crashRig) fillPages() {
+	c.createTopic("pages", 1)
+	cl := c.newClient(kgo.ProducerLinger(0), kgo.DisableIdempotentWrite(), kgo.MaxProduceRequestsInflightPerBroker(1), kgo.MaxBufferedRecords(2))
+	quit := make(chan struct{})
+	c.l.reading.Go(func() {
+		defer cl.Close()
+		for {
+			select {
+			case <-quit:
+				return
+			case <-time.After(4 * time.Millisecond):
+			}
+			cl.TryProduce(c.t.Context(), &kgo.Record{Topic: "pages", Value: []byte("x")}, nil)
+		}
+	})
+	end := c.l.quit
+	c.l.quit = func() { close(quit); end() }
+}
+
+// armNext is how long a point is given that load should reach.
+const armNext = 6 * time.Second
+
+// tryMax is how long a point may take to be reached.
+const tryMax = 40 * time.Second
+
+// try has one cell happen, and waits until the cluster lives again.
+func (c *crashRig) try(x cell) (fired int, err error) {
+	armed := c.victims(x)
+	before := c.fired(x.point)
+	scope := checker.Minority // more may be hit, and others be down to provoke it
+	if provocations[x.point] != "" {
+		scope = checker.All
+	}
+	f := c.begin("failpoint "+x.String(), scope, c.names(armed), func() func() { return func() {} })
+	for _, i := range armed {
+		if err := c.arm(x, i); err != nil {
+			return 0, err
+		}
+	}
+	helped, err := c.provoke(x, &armed, func() bool { return c.fired(x.point) > before })
+	if err != nil {
+		return 0, err
+	}
+	for _, i := range armed {
+		if err := failpoint.Disarm(c.dirs[i], x.point); err != nil {
+			return 0, err
+		}
+	}
+	fired = c.fired(x.point) - before
+	if x.action == failpoint.Kill {
+		c.mu.Lock()
+		c.kills += fired
+		c.mu.Unlock()
+	}
+	if x.action == failpoint.Stop && fired > 0 {
+		time.Sleep(2 * metadata.DefaultSessionTTL)
+	}
+	for _, i := range c.all() {
+		if c.brokers[i].Running() {
+			c.brokers[i].Resume()
+		}
+	}
+	for _, h := range helped {
+		h.heal()
+	}
+	if x.action != failpoint.Stop {
+		time.Sleep(time.Second)
+	}
+	c.expect(armed, false)
+	c.start(c.all()...)
+	f.heal()
+	c.l.waitAcks(time.Now(), 2*healMax)
+	c.cluster.WaitReady()
+	return fired, nil
+}
+
+// arm arms a broker, which may end by itself from then on. What load alone
+// reaches is reached again and again: not always the first time acts.
+func (c *crashRig) arm(x cell, i int) error {
+	spec := failpoint.Spec{Action: x.action, Count: 1}
+	if provocations[x.point] == "" {
+		spec.Skip = c.random.IntN(3)
+	}
+	c.expect([]int{i}, true)
+	return failpoint.Arm(c.dirs[i], x.point, spec)
+}
+
+// victims are the brokers that are armed: any but one, where that one has to die
+// for the others to come by the point.
+func (c *crashRig) victims(x cell) []int {
+	all := c.random.Perm(len(c.brokers))
+	switch provocations[x.point] {
+	case byKill:
+		return all[1:]
+	case byMove:
+		return all
+	}
+	return all[:1]
+}
+
+// expect lets brokers end by themselves.
+func (c *crashRig) expect(targets []int, may bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, i := range targets {
+		c.down[i] = may
+	}
+}
+
+// provoke does what brings brokers to the point, until one has been there. It
+// arms more of them where the first does not come by it, as one that coordinates
+// no group does not.
+func (c *crashRig) provoke(x cell, armed *[]int, reached func() bool) ([]*fault, error) {
+	var helped []*fault
+	first := (*armed)[0]
+	begun := time.Now()
+	for n := 0; !reached() && time.Since(begun) < tryMax; n++ {
+		switch provocations[x.point] {
+		case byMove:
+			if _, err := c.move(c.kv); err != nil {
+				c.t.Logf("move: %v", err) // the brokers of the moment are just changing
+			}
+			c.awhile(reached, 2*time.Second)
+		case byKill:
+			other := slices.IndexFunc(c.all(), func(i int) bool { return !slices.Contains(*armed, i) })
+			k := c.killed(other)
+			c.awhile(reached, 8*time.Second)
+			if reached() {
+				helped = append(helped, k)
+			} else {
+				k.heal()
+				c.brokers[other].WaitReady()
+				c.awhile(reached, 3*time.Second)
+			}
+		case byTerminate:
+			if c.brokers[first].Running() {
+				c.brokers[first].Signal(syscall.SIGTERM) // and does not wait: it may stop half-way
+			}
+			c.awhile(reached, 8*time.Second)
+			if !reached() {
+				c.start(first)
+				c.expect(*armed, true)
+				c.brokers[first].WaitReady()
+			}
+		default:
+			c.awhile(reached, armNext)
+			next := slices.IndexFunc(c.all(), func(i int) bool { return !slices.Contains(*armed, i) })
+			if next < 0 || reached() {
+				continue
+			}
+			if err := c.arm(x, next); err != nil {
+				return helped, err
+			}
+			*armed = append(*armed, next)
+		}
+	}
+	return helped, nil
+}
+
+// awhile waits for at most d.
+func (c *crashRig) awhile(reached func() bool, d time.Duration) {
+	for end := time.Now().Add(d); !reached() && time.Now().Before(end); {
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// fired counts how often a point has acted, in all brokers.
+func (c *crashRig) fired(p failpoint.Point) (n int) {
+	c.t.Helper()
+	for _, dir := range c.dirs {
+		fired, err := failpoint.Fired(dir)
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		for _, f := range fired {
+			if f == p {
+				n++
+			}
+		}
+	}
+	return n
+}
