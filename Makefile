@@ -69,9 +69,10 @@ chaos: tools build ## the short form of every fault scenario, as CI runs it (ten
 chaos-long: export TIDEMARK_CHAOS := long
 chaos-long: export TIDEMARK_RESULTS ?= $(CURDIR)/.build/chaos/results.jsonl
 chaos-long: export TIDEMARK_TEST_LOGS ?= $(CURDIR)/.build/chaos/logs
-chaos-long: tools build ## hours of them: TIDEMARK_CHAOS_DURATION=2h is for the mixed one alone
+chaos-long: tools build ## the long forms, four hours; CHAOS_ARGS='-run TestS2' for one, TIDEMARK_CHAOS_DURATION=2h for a longer mix
 	mkdir -p $(dir $(TIDEMARK_RESULTS))
-	CI=true go test -p 1 -count=1 -timeout 0 -v ./test/chaos $(CHAOS_ARGS)
+	status=0; CI=true go test -p 1 -count=1 -timeout 0 -v ./test/chaos $(CHAOS_ARGS) || status=1; \
+	go run ./test/chaos/results $(TIDEMARK_RESULTS); exit $$status
 
 .PHONY: test-long
 test-long: tools build ## the long forms of the other system tests

@@ -87,6 +87,7 @@ func (r *rig) options(opts ...kgo.Opt) []kgo.Opt {
 		kgo.SeedBrokers(seeds...), kgo.MaxVersions(versions),
 		kgo.MetadataMinAge(100 * time.Millisecond), // find new leaders as soon as an application can
 		kgo.DialTimeout(2 * time.Second),
+		kgo.AlwaysRetryEOF(), // a broker that is killed as it accepts is not one that asks for SASL
 		kgo.ProduceRequestTimeout(3 * time.Second), kgo.RequestTimeoutOverhead(2 * time.Second),
 		kgo.RetryBackoffFn(func(int) time.Duration { return 50 * time.Millisecond }),
 	}, opts...)

@@ -14,7 +14,7 @@ func TestS0None(t *testing.T) {
 	quiet := l.longestGap(from, time.Now())
 	l.finish()
 	r.report("no fault", figures{"longest silence": milli(quiet)})
-	if quiet > time.Second {
+	if quiet > 3*time.Second { // the machine may be busy with something else
 		t.Errorf("nothing was acknowledged for %v", quiet)
 	}
 	if n := r.exited(); n > 0 {

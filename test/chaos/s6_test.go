@@ -35,10 +35,10 @@ func TestS6Cache(t *testing.T) {
 	}
 	time.Sleep(pick(3*time.Second, 20*time.Second)) // objects to read
 	r.whileDown(r.all(), func() int { return 0 })
-	time.Sleep(3 * time.Second) // caches fill
 	values := figures{}
 	want, flips, corrupt := pick(50, 1000), 0, 0
 	for end := time.Now().Add(pick(30*time.Second, 20*time.Minute)); corrupt < want && time.Now().Before(end); {
+		r.waitChunks()
 		flips += r.whileDown(r.all(), func() int { return r.eachChunk(r.all(), flipFile) })
 		time.Sleep(4 * time.Second)
 		corrupt += r.sumMetric("tidemark_cache_errors_total", "kind=corrupt")
@@ -52,9 +52,10 @@ func TestS6Cache(t *testing.T) {
 		{"files forged with checksums that match", func() int { return r.eachChunk(r.all(), forgeFile) }},
 		{"files of another cluster", func() int { return r.foreign(1) }},
 	} {
+		r.waitChunks()
 		values[d.name] = r.whileDown(r.all(), d.do)
-		time.Sleep(3 * time.Second) // caches fill again
 	}
+	r.waitChunks()
 	// What follows happens under running brokers that read.
 	values["files unlinked under readers"] = r.eachChunk(r.all(), os.Remove)
 	time.Sleep(2 * time.Second)
@@ -126,6 +127,23 @@ func (r *rig) whileDown(targets []int, do func() int) int {
 	f.heal()
 	r.cluster.WaitReady()
 	return n
+}
+
+// chunksLeast is how many chunks a cache shall hold before it is damaged.
+const chunksLeast = 20
+
+// waitChunks waits until the caches have filled, but for the one on the full
+// disk.
+func (r *rig) waitChunks() {
+	r.t.Helper()
+	for i := 1; i < len(r.brokers); i++ {
+		harness.Eventually(r.t, 30*time.Second, r.brokers[i].Name+"'s cache fills", func() error {
+			if n := r.eachChunk([]int{i}, func(string) error { return nil }); n < chunksLeast {
+				return fmt.Errorf("%d chunks", n)
+			}
+			return nil
+		})
+	}
 }
 
 // cacheDir is where a broker keeps its cache.
