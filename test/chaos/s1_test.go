@@ -20,7 +20,7 @@ func TestS1Kill(t *testing.T) {
 	r := newRig(t, "S1", rigOptions{})
 	l := r.startLoad(loadOptions{})
 	adm := kadm.NewClient(r.client())
-	singles, disasters := pick(8, 182), pick(3, 6) // 17 kills, or 200
+	singles, disasters := pick(6, 182), pick(2, 6) // 12 kills, or 200
 	var one, all []time.Duration
 	for i := range singles {
 		victim := r.random.IntN(len(r.brokers))

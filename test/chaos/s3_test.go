@@ -26,7 +26,7 @@ var partitions = []partition{
 func TestS3Partition(t *testing.T) {
 	r := newRig(t, "S3", rigOptions{})
 	l := r.startLoad(loadOptions{})
-	length := pick(5*time.Second, 20*time.Second)
+	length := pick(4*time.Second, 20*time.Second)
 	var healed []time.Duration
 	n := 0
 	for k, p := range partitions {

@@ -18,7 +18,7 @@ func TestS8Rolling(t *testing.T) {
 	l := r.startLoad(loadOptions{})
 	kv := r.kv()
 	moved, rounds := 0, 0
-	for end := time.Now().Add(pick(10*time.Second, 5*time.Minute)); time.Now().Before(end); {
+	for end := time.Now().Add(pick(8*time.Second, 5*time.Minute)); time.Now().Before(end); {
 		n, err := r.move(kv)
 		if err != nil {
 			t.Fatal(err)
