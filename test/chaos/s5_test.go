@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -166,12 +167,31 @@ func (r *rig) emptyEtcd() {
 	})
 }
 
+// waitLevel waits until every broker leads its share. A topic that was made
+// while the brokers still learn of each other is levelled some seconds later.
+func (r *rig) waitLevel() {
+	r.t.Helper()
+	adm := kadm.NewClient(r.client())
+	harness.Eventually(r.t, 30*time.Second, "every broker leads its share", func() error {
+		by, err := r.leaders(adm, topic)
+		led := make([]int, len(r.brokers))
+		for _, i := range by {
+			led[i]++
+		}
+		if err == nil && slices.Max(led)-slices.Min(led) > 1 {
+			err = fmt.Errorf("they lead %v", led)
+		}
+		return err
+	})
+}
+
 // TestS5LeaderPauses stops etcd's leader for longer than a session lives: leases
 // vanish, and no partition moves.
 func TestS5LeaderPauses(t *testing.T) {
 	r := newRig(t, "S5", rigOptions{})
 	l := r.startLoad(loadOptions{})
 	pauses := pick(1, 20)
+	r.waitLevel()
 	before := r.owners()
 	lapsed := r.sessions()
 	for range pauses {
