@@ -87,9 +87,12 @@ fuzz: ## every fuzz target in turn, FUZZTIME (1m) each, and how often each was e
 seeded: tools ## build the known bugs in, one after the other, and see that each is found
 	CI=true go run ./test/seeded $(SEEDED_ARGS)
 
+WORKLOADS ?= bench/workloads/short/*.yaml
+
 .PHONY: bench
-bench: tools build ## figures against raw PUTs on the same MinIO; see bench/RESULTS.md
-	go run ./bench $(BENCH_ARGS)
+bench: build ## figures against Apache Kafka, raw PUTs and a simulated S3, under ten minutes; see bench/README.md
+	$(INSTALL) minio etcd kafka-broker
+	go run ./bench $(BENCH_ARGS) $(WORKLOADS)
 
 IMAGES := .build/images
 

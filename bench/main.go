@@ -1,79 +1,162 @@
-// Command bench measures a cluster against the store it stands on, on the same
-// machine in the same run:
+// Command bench measures brokers against each other and against the store they
+// stand on, on one machine in one run. See README.md beside it.
 //
-//	latency      one producer, one record in flight; against raw PUTs, one at a
-//	             time, of the object size the broker used
-//	steady       a fixed rate from many producers; latency percentiles
-//	throughput   as much as the brokers take; against 8 raw PUTs of 4 MiB in flight
-//	catch-up     one consumer reading what throughput wrote, from the beginning
+//	bench [flags] WORKLOAD.yaml...   run workloads, each result into a file of its own
+//	bench [flags] -report            tables and plots of all results there are
 //
-// with processor seconds per GB from /proc and requests per GB from the
-// brokers' metrics. It prints a table and, with -json, writes the figures to a
-// file. MinIO, etcd and the brokers are started by it and share its machine:
-// the ratios mean more than the figures.
+// A run ends with the report too. Every server is started by bench and stops
+// with it; -bootstrap names one that is running already, for the workloads'
+// cases whose system is external.
 package main
 
 import (
 	"context"
-	"encoding/json"
+	_ "embed"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
+	"os/exec"
 	"os/signal"
+	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
-	"github.com/tidemark-io/tidemark/test/harness"
+	"github.com/tidemark-io/tidemark/bench/internal/price"
+	"github.com/tidemark-io/tidemark/bench/internal/report"
+	"github.com/tidemark-io/tidemark/bench/internal/run"
+	"github.com/tidemark-io/tidemark/bench/internal/s3model"
+	"github.com/tidemark-io/tidemark/bench/internal/workload"
 )
 
-type options struct {
-	brokers    int
-	duration   time.Duration
-	recordSize int
-	rate       int
-	partitions int
-	json       string
-}
+//go:embed prices.yaml
+var prices []byte
+
+//go:embed s3models.yaml
+var models []byte
+
+// tableName is the report of all results in their directory.
+const tableName = "README.md"
 
 func main() {
-	var o options
-	flag.IntVar(&o.brokers, "brokers", 1, "brokers in the cluster")
-	flag.DurationVar(&o.duration, "duration", 15*time.Second, "length of each measurement")
-	flag.IntVar(&o.recordSize, "record-size", 1024, "bytes of a record's value")
-	flag.IntVar(&o.rate, "rate", 2000, "records a second of the steady load")
-	flag.IntVar(&o.partitions, "partitions", 12, "partitions of each topic")
-	flag.StringVar(&o.json, "json", "", "file to write the figures to")
+	out := flag.String("out", "bench/results", "directory of results")
+	bootstrap := flag.String("bootstrap", "", "addresses of the cluster that cases of an external system use")
+	profiles := flag.String("profiles", "", "directory for CPU profiles of the brokers, from one more round of each workload")
+	pricesFile := flag.String("prices", "", "price tables to use instead of the built-in ones")
+	modelsFile := flag.String("models", "", "store models to use instead of the built-in ones")
+	reportOnly := flag.Bool("report", false, "run nothing, report what there is")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	host := &host{}
-	code := 0
-	if err := host.run(func() error { return bench(ctx, host, o) }); err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
-		code = 1
+	err := bench(ctx, options{*out, *bootstrap, *profiles, *pricesFile, *modelsFile, *reportOnly, flag.Args()})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench: failed:", err)
+		os.Exit(1)
 	}
-	os.Exit(code)
 }
 
-func bench(ctx context.Context, h *host, o options) error {
-	c := harness.StartCluster(h, harness.Options{Brokers: o.brokers})
-	b := &bencher{options: o, cluster: c}
-	if err := b.open(); err != nil {
-		return err
+type options struct {
+	out, bootstrap, profiles, prices, models string
+	reportOnly                               bool
+	workloads                                []string
+}
+
+func bench(ctx context.Context, o options) error {
+	if !o.reportOnly && len(o.workloads) == 0 {
+		return errors.New("no workload is named; there are some in bench/workloads")
 	}
-	defer b.close()
-	for _, step := range []func(context.Context) error{b.latency, b.steady, b.throughput, b.catchUp} {
-		if err := step(ctx); err != nil {
-			return err
-		}
-	}
-	b.figures.print(os.Stdout)
-	if o.json == "" {
-		return nil
-	}
-	out, err := json.MarshalIndent(b.figures, "", "  ")
+	env, err := o.env()
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(o.json, append(out, '\n'), 0o644)
+	// All are read before the first runs: a slip in the last is found at once.
+	var all []workload.Workload
+	for _, path := range o.workloads {
+		w, err := workload.Read(path)
+		if err != nil {
+			return err
+		}
+		all = append(all, w)
+	}
+	var faults []error
+	for _, w := range all {
+		if ctx.Err() != nil {
+			break
+		}
+		// One that fails takes nothing from the others.
+		if err := one(ctx, w, env, o.out); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			faults = append(faults, err)
+		}
+	}
+	return errors.Join(append(faults, writeReport(o.out))...)
+}
+
+func one(ctx context.Context, w workload.Workload, env run.Env, out string) error {
+	result, err := run.Run(ctx, w, env)
+	if result != nil {
+		err = errors.Join(err, result.Write(out))
+	}
+	return err
+}
+
+func (o options) env() (env run.Env, err error) {
+	env = run.Env{Profiles: o.profiles, Version: version()}
+	begun := time.Now()
+	env.Logf = func(format string, args ...any) {
+		fmt.Fprintf(os.Stderr, "%6.1fs  %s\n", time.Since(begun).Seconds(), fmt.Sprintf(format, args...))
+	}
+	if o.bootstrap != "" {
+		env.Bootstrap = strings.Split(o.bootstrap, ",")
+	}
+	data, err := either(o.prices, prices)
+	if err != nil {
+		return env, err
+	}
+	if env.Prices, err = price.Parse(data); err != nil {
+		return env, err
+	}
+	if data, err = either(o.models, models); err != nil {
+		return env, err
+	}
+	env.Models, err = s3model.Parse(data)
+	return env, err
+}
+
+func either(path string, builtIn []byte) ([]byte, error) {
+	if path == "" {
+		return builtIn, nil
+	}
+	return os.ReadFile(path)
+}
+
+// version is the commit measured, as far as git tells.
+func version() string {
+	out, err := exec.Command("git", "describe", "--tags", "--always", "--dirty").Output()
+	if err != nil {
+		return "?"
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// writeReport makes the table and the plots of everything in dir, and prints the table.
+func writeReport(dir string) error {
+	results, err := report.ReadAll(dir)
+	if err != nil {
+		return err
+	}
+	plots := make(map[string][]string)
+	for _, r := range results {
+		if plots[r.Workload], err = r.Plots(dir); err != nil {
+			return err
+		}
+	}
+	table := &strings.Builder{}
+	table.WriteString("# Measured\n\nMade by `make bench`; what the figures are is in [../README.md](../README.md), what they mean in [../RESULTS.md](../RESULTS.md).\n\n")
+	if err := report.Markdown(table, results, plots); err != nil {
+		return err
+	}
+	fmt.Print(table)
+	return os.WriteFile(filepath.Join(dir, tableName), []byte(table.String()), 0o644)
 }

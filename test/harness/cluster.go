@@ -123,3 +123,7 @@ type StoreConfig struct {
 func (c *Cluster) StoreConfig() StoreConfig {
 	return StoreConfig{c.MinIO.Endpoint(), bucket, accessKey, secretKey}
 }
+
+// Credentials are the keys of every MinIO that the harness starts; the endpoint
+// and the bucket are left open.
+func Credentials() StoreConfig { return StoreConfig{AccessKey: accessKey, SecretKey: secretKey} }

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Builds or fetches what the tests need, outside the tree, once per version:
 #
-#	install.sh TOOL...     tools: system minio etcd staticcheck kafka python node, or all
+#	install.sh TOOL...     tools: system minio etcd staticcheck kafka kafka-broker python node, or all
 #
 # Everything lands in $TIDEMARK_TOOLS (default ~/.cache/tidemark/tools):
 #
 #	minio etcd staticcheck   static binaries
 #	kafka/*.jar              Kafka's command-line tools and their dependencies
+#	kafka-broker/*.jar       Apache Kafka's broker, which the benchmarks compare with; not part of all
 #	python/bin/python        a virtual environment with confluent-kafka
 #	node/node_modules        KafkaJS
 #
@@ -57,6 +58,13 @@ fetch_kafka() {
   cp "$here/log4j2.xml" "$tools/kafka/"
 }
 
+fetch_kafka_broker() {
+  rm -rf "$tools/kafka-broker"
+  mvn -q -B -f "$here/kafka-broker/pom.xml" dependency:copy-dependencies \
+    -DincludeScope=runtime -DoutputDirectory="$tools/kafka-broker"
+  cp "$here/log4j2.xml" "$tools/kafka-broker/"
+}
+
 fetch_python() {
   rm -rf "$tools/python"
   python3 -m venv "$tools/python"
@@ -99,6 +107,7 @@ install() {
     etcd) once etcd "$(cd "$root" && go list -m -f '{{.Version}}' go.etcd.io/etcd/server/v3)" build_etcd ;;
     staticcheck) once staticcheck "$STATICCHECK_VERSION $(go env GOVERSION)" go_install "honnef.co/go/tools/cmd/staticcheck@$STATICCHECK_VERSION" staticcheck ;;
     kafka) once kafka "$(cat "$here/pom.xml" "$here/log4j2.xml" | sha256sum | cut -c1-16)" fetch_kafka ;;
+    kafka-broker) once kafka-broker "$(cat "$here/kafka-broker/pom.xml" "$here/log4j2.xml" | sha256sum | cut -c1-16)" fetch_kafka_broker ;;
     python) once python "$CONFLUENT_KAFKA_VERSION $(python3 -V)" fetch_python ;;
     node) once node "$KAFKAJS_VERSION" fetch_node ;;
     all) for tool in system kafka python node etcd staticcheck minio; do install "$tool"; done ;;
