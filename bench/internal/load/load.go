@@ -38,6 +38,7 @@ type Session struct {
 	seeds     []string
 	load      workload.Load
 	topics    []string
+	idle      []string // topics that nobody touches
 	producers []*kgo.Client
 	values    []*workload.Payload
 	next      []int // partition each producer has next
@@ -105,6 +106,7 @@ func (s *Session) CreateIdle(ctx context.Context, name string) error {
 	if s.load.Idle == 0 {
 		return nil
 	}
+	s.idle = []string{name}
 	return s.create(ctx, s.load.Idle, name)
 }
 
@@ -138,6 +140,20 @@ func (s *Session) awaitLeaders(ctx context.Context, partitions int, topics []str
 			return fmt.Errorf("%d of %d partitions have a leader: %w", led, partitions*len(topics), errors.Join(err, ctx.Err()))
 		}
 	}
+}
+
+// Drop deletes the load's topics, of a cluster that outlives the run.
+func (s *Session) Drop(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, settle)
+	defer cancel()
+	responses, err := s.admin.DeleteTopics(ctx, append(s.idle, s.topics...)...)
+	if err == nil {
+		err = responses.Error()
+	}
+	if err != nil {
+		return fmt.Errorf("delete topics: %w", err)
+	}
+	return nil
 }
 
 // Close ends the clients; what they have not sent is dropped.

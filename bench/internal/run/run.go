@@ -62,7 +62,7 @@ func run(ctx context.Context, h *target.Host, w workload.Workload, env Env) (*re
 	var sides []*side
 	defer func() {
 		for _, s := range sides {
-			s.session.Close()
+			s.close(ctx)
 		}
 	}()
 	for _, c := range w.Cases {
@@ -98,6 +98,16 @@ func run(ctx context.Context, h *target.Host, w workload.Workload, env Env) (*re
 		}
 	}
 	return result, nil
+}
+
+// close ends the clients, and leaves nothing behind where others live on.
+func (s *side) close(ctx context.Context) {
+	if processes, _ := s.target.Known(); !processes {
+		if err := s.session.Drop(context.WithoutCancel(ctx)); err != nil {
+			s.env.Logf("%s: %v", s.Name, err)
+		}
+	}
+	s.session.Close()
 }
 
 // inTurn is the order of a round: every other round goes backwards, so that no
