@@ -54,8 +54,8 @@ func Start(h *Host, c workload.Case, models map[string]s3model.Model, bootstrap 
 }
 
 func startFile(h *Host, c workload.Case) (*Target, error) {
-	t := &Target{brokers: harness.StartEmbedded(h, c.Args...).Brokers}
-	t.Seeds = []string{t.brokers[0].Addr}
+	t := &Target{}
+	t.launch(h, c, 1, c.Args, nil)
 	if !c.Raw {
 		return t, nil
 	}
@@ -85,8 +85,20 @@ func startMinIO(h *Host, c workload.Case, models map[string]s3model.Model) (*Tar
 		endpoint = t.proxy.Endpoint()
 	}
 	args := append([]string{"--etcd", t.etcd.URLs(), "--store", "s3://" + bucket, "--s3-endpoint", endpoint}, c.Args...)
-	for i := range c.Load.Brokers {
-		b := harness.NewBroker(h, fmt.Sprintf("%s-%d", c.Name, i+1), args, t.minio.Env())
+	t.launch(h, c, c.Load.Brokers, args, t.minio.Env())
+	if !c.Raw {
+		return t, nil
+	}
+	return t, t.openRaw(h, endpoint)
+}
+
+// launch runs n brokers and waits until they are ready.
+func (t *Target) launch(h *Host, c workload.Case, n int, args, env []string) {
+	for i := range n {
+		b := harness.NewBroker(h, fmt.Sprintf("%s-%d", c.Name, i+1), args, env)
+		if c.Binary != "" {
+			b.Bin = c.Binary
+		}
 		b.Launch()
 		t.brokers = append(t.brokers, b)
 		t.Seeds = append(t.Seeds, b.Addr)
@@ -94,10 +106,6 @@ func startMinIO(h *Host, c workload.Case, models map[string]s3model.Model) (*Tar
 	for _, b := range t.brokers {
 		b.WaitReady()
 	}
-	if !c.Raw {
-		return t, nil
-	}
-	return t, t.openRaw(h, endpoint)
 }
 
 // openRaw reaches the case's bucket with the code the broker uses, so that what

@@ -71,6 +71,9 @@ func (c Case) check() error {
 	if c.Raw && (c.System == "kafka" || c.System == "external") {
 		faults = append(faults, fmt.Errorf("raw: %s has no store to measure", c.System))
 	}
+	if c.Binary != "" && c.System != "minio" && c.System != "file" {
+		faults = append(faults, fmt.Errorf("binary: %s is not ours to start", c.System))
+	}
 	if c.Load.Brokers > 1 && c.System != "minio" {
 		faults = append(faults, fmt.Errorf("brokers: %s is one broker", c.System))
 	}

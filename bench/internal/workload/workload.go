@@ -45,6 +45,7 @@ type Case struct {
 	Model  string   // latency model before the store; minio only
 	Price  string   // price table to count requests by
 	Args   []string // more arguments of each broker; for kafka, properties
+	Binary string   // broker to run instead of the one that was built, to compare two builds
 	Raw    bool     // measure the store's own limits beside it
 	Load   Load
 }
@@ -123,7 +124,7 @@ func Parse(data []byte) (Workload, error) {
 		if err := decodeStrict(node, &c); err != nil {
 			return Workload{}, fmt.Errorf("case %d: %w", i+1, err)
 		}
-		w.Cases = append(w.Cases, Case{c.Name, c.System, c.Model, c.Price, c.Args, c.Raw, Load(c.loadYAML)})
+		w.Cases = append(w.Cases, Case{c.Name, c.System, c.Model, c.Price, c.Args, c.Binary, c.Raw, Load(c.loadYAML)})
 	}
 	return w, w.check()
 }
@@ -150,6 +151,7 @@ type caseYAML struct {
 	Model    string
 	Price    string
 	Args     []string
+	Binary   string
 	Raw      bool
 	loadYAML `yaml:",inline"`
 }

@@ -52,6 +52,7 @@ func TestFaultsAreReported(t *testing.T) {
 		"cases: [{name: a, system: file}, {name: a, system: file}]":          "a short name of its own",
 		"cases: [{name: a, system: file, typo: 1}]":                          "typo",
 		"rate: 3\ncases: [{name: a, system: file}]":                          "rate",
+		"cases: [{name: a, system: kafka, binary: x}]":                       "binary",
 		"phases: [catch-up]\ncases: [{name: a, system: file}]":               "catch-up",
 		"cases: [{name: a, system: file, rate-mb: 9000, record-size: 16}]":   "records a second",
 		"cases: [{name: a, system: file, topics: 10000, partitions: 10000}]": "topics times partitions",
