@@ -58,6 +58,7 @@ func (s *Session) ProduceTail(ctx context.Context, d time.Duration) (*Result, er
 	if err := sleep(ctx, positionTime); err != nil {
 		return nil, err
 	}
+	start := time.Now()
 	result, err := s.Produce(reading, d)
 	if err != nil {
 		stop()
@@ -69,6 +70,7 @@ func (s *Session) ProduceTail(ctx context.Context, d time.Duration) (*Result, er
 		r.want <- result.Produced
 	}
 	err = g.Wait()
+	result.Drained = time.Since(start)
 	for _, r := range readers {
 		result.Consumed += r.n
 		result.EndToEnd.Merge(&r.latency)

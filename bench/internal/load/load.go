@@ -52,8 +52,9 @@ type Result struct {
 	Late     hist.H // from due to handed to the client: the generator's own part
 	Produced int64  // records acknowledged
 	Consumed int64
-	Bytes    int64 // of values produced, or consumed by a catch-up
-	Elapsed  time.Duration
+	Bytes    int64         // of values produced, or consumed by a catch-up
+	Elapsed  time.Duration // until the last was acknowledged, or read by a catch-up
+	Drained  time.Duration // of a tail: until every consumer had everything
 }
 
 // Open connects to the cluster and creates the load's topics.

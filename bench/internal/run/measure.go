@@ -116,7 +116,7 @@ func (s *side) set(f report.Figures, name string, v float64) {
 
 func (s *side) latencies(f report.Figures, i int, p workload.Phase, r *load.Result) {
 	if p == workload.Tail {
-		f[report.Delivered] = float64(r.Consumed*int64(s.Load.RecordSize)) / mb / r.Elapsed.Seconds()
+		f[report.Delivered] = float64(r.Consumed*int64(s.Load.RecordSize)) / mb / r.Drained.Seconds()
 	}
 	if s.Load.Rate == 0 || p == workload.CatchUp {
 		return // nobody chose when a record was due
