@@ -3,6 +3,7 @@ package workload
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"time"
 )
@@ -21,8 +22,10 @@ const (
 	rateMax       = 10_000
 	perSecondMax  = 5_000_000 // records
 	durationMax   = time.Hour
-	nameMax       = 60
 )
+
+// nameForm is what a case may be called: files are named after it.
+var nameForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9 .-]{0,59}$`)
 
 // check reports every fault.
 func (w Workload) check() error {
@@ -49,8 +52,8 @@ func (w Workload) check() error {
 	}
 	names := make(map[string]bool)
 	for i, c := range w.Cases {
-		if c.Name == "" || len(c.Name) > nameMax || names[c.Name] {
-			fault("case %d: needs a short name of its own", i+1)
+		if !nameForm.MatchString(c.Name) || names[c.Name] {
+			fault("case %d: needs a short name of its own, of letters, digits, dots, dashes and spaces", i+1)
 		}
 		names[c.Name] = true
 		if err := c.check(); err != nil {

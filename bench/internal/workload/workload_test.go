@@ -50,6 +50,7 @@ func TestFaultsAreReported(t *testing.T) {
 		"cases: [{name: a, system: kafka, raw: true}]":                       "raw",
 		"cases: [{name: a, system: file, model: s3}]":                        "model",
 		"cases: [{name: a, system: file}, {name: a, system: file}]":          "a short name of its own",
+		"cases: [{name: a/b, system: file}]":                                 "a short name of its own",
 		"cases: [{name: a, system: file, typo: 1}]":                          "typo",
 		"rate: 3\ncases: [{name: a, system: file}]":                          "rate",
 		"cases: [{name: a, system: kafka, binary: x}]":                       "binary",
