@@ -48,7 +48,7 @@ const (
 var kinds = slices.Concat(
 	[]kind{{Throughput, "MB/s", 1}, {Delivered, "MB/s", 1}},
 	latency("ack"), latency("end to end"),
-	[]kind{{EndToEndExtra, "ms", -1}},
+	[]kind{{EndToEndExtra, "ms", 0}},
 	[]kind{{"late p50", "ms", 0}, {"late p99", "ms", 0}},
 	latency("raw PUT"),
 	[]kind{{RawRatio50, "×", -1}, {RawRatio99, "×", -1}, {RawCeiling, "MB/s", 0}, {ShareOfRaw, "%", 1}},
