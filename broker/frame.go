@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -126,6 +127,7 @@ func decode(h *header, bytesMax int64) (kmsg.Request, error) {
 // version can read it (KIP-511).
 func appendResponse(dst []byte, correlation int32, resp kmsg.Response) []byte {
 	start := len(dst)
+	dst = slices.Grow(dst, sizeHint(resp))
 	dst = append(dst, 0, 0, 0, 0)
 	dst = binary.BigEndian.AppendUint32(dst, uint32(correlation))
 	if resp.IsFlexible() && resp.Key() != int16(kmsg.ApiVersions) {
@@ -134,4 +136,30 @@ func appendResponse(dst []byte, correlation int32, resp kmsg.Response) []byte {
 	dst = resp.AppendTo(dst)
 	binary.BigEndian.PutUint32(dst[start:], uint32(len(dst)-start-4))
 	return dst
+}
+
+// What a response holds beside names and records, generously.
+const (
+	responseOverhead  = 64
+	topicOverhead     = 32
+	partitionOverhead = 64
+)
+
+// sizeHint is about how many bytes a response will take, where that may be
+// many: a buffer that grew while records were appended to it would copy and
+// clear several times what it holds in the end.
+func sizeHint(resp kmsg.Response) int {
+	fetch, ok := resp.(*kmsg.FetchResponse)
+	if !ok {
+		return 0
+	}
+	n := responseOverhead
+	for i := range fetch.Topics {
+		t := &fetch.Topics[i]
+		n += topicOverhead + len(t.Topic)
+		for j := range t.Partitions {
+			n += partitionOverhead + len(t.Partitions[j].RecordBatches)
+		}
+	}
+	return n
 }
