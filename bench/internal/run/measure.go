@@ -99,7 +99,8 @@ func (s *side) phase(ctx context.Context, i int, p workload.Phase, from kadm.Lis
 	s.set(f, report.PeakRSS, peak/(1<<20))
 	s.set(f, report.IdleHeap, s.heap/1024)
 	s.latencies(f, i, p, r)
-	if s.raw != nil && p != workload.CatchUp {
+	// The ceiling of PUTs is that of writing alone.
+	if s.raw != nil && p != workload.CatchUp && !(p == workload.Tail && s.Load.Rate == 0) {
 		if err := s.limits(ctx, f, i, r, used); err != nil {
 			return nil, fmt.Errorf("raw limits: %w", err)
 		}
