@@ -41,7 +41,7 @@ func (r *Result) latencyPlots(dir string) ([]string, error) {
 		p.X.Label.Text, p.Y.Label.Text = "quantile", "milliseconds"
 		p.X.Tick.Marker = plot.ConstantTicks(nines)
 		p.Y.Scale, p.Y.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
-		p.Legend.Top, p.Legend.Left = true, true
+		p.Title.Padding, p.Legend.YOffs = vg.Points(6), vg.Points(6) // below right: quantiles rise
 		lines := 0
 		for _, c := range r.Cases {
 			n, err := addCurves(p, c.Name, c.Phases[i].Curves, lines)
@@ -134,6 +134,8 @@ func (r *Result) barPlots(dir string) ([]string, error) {
 			phases = append(phases, string(ph.Name))
 		}
 		p.NominalX(phases...)
+		p.X.Min, p.X.Max = -.5, float64(len(phases))-.5
+		p.Title.Padding = vg.Points(6)
 		p.Y.Max *= 1.25 // room for the legend
 		name := fileName(r.Workload, what.figure) + ".png"
 		if err := p.Save(plotWidth, plotHeight, filepath.Join(dir, name)); err != nil {
