@@ -13,7 +13,8 @@ import (
 )
 
 const (
-	typeClassic = "classic"
+	typeClassic  = "classic"
+	consumerType = "consumer" // a type of group, and a protocol type
 	// noOperations is the answer when authorized operations were not asked for.
 	noOperations = -1 << 31
 	// groupOperations are READ, DELETE, DESCRIBE, DESCRIBE_CONFIGS and
@@ -52,11 +53,14 @@ func (c *Coordinator) describe(id string, version int16) kmsg.DescribeGroupsResp
 		resp.ErrorCode = err.Code
 		return resp
 	}
-	if e == nil || e.g.State() == group.Dead {
+	if e == nil || e.k != nil || e.dead() {
 		resp.State = group.Dead.String()
 		// Until v6 a group that does not exist was described as dead.
 		if version >= 6 {
 			message := "Group " + id + " not found."
+			if e != nil && e.k != nil {
+				message = "Group " + id + " is not a classic group."
+			}
 			resp.ErrorCode, resp.ErrorMessage = kerr.GroupIDNotFound.Code, &message
 		}
 		return resp
@@ -105,12 +109,12 @@ func (sh *shard) list(req *kmsg.ListGroupsRequest, resp *kmsg.ListGroupsResponse
 		return nil // listed by its own coordinator
 	}
 	for id, e := range sh.groups {
-		state := e.g.State().String()
-		if !passes(req.StatesFilter, state) || !passes(req.TypesFilter, typeClassic) || e.g.State() == group.Dead {
+		state, kind := e.state()
+		if !passes(req.StatesFilter, state) || !passes(req.TypesFilter, kind) || e.dead() {
 			continue
 		}
 		g := kmsg.NewListGroupsResponseGroup()
-		g.Group, g.ProtocolType, g.GroupState, g.GroupType = id, e.g.ProtocolType(), state, typeClassic
+		g.Group, g.ProtocolType, g.GroupState, g.GroupType = id, e.protocolType(), state, kind
 		resp.Groups = append(resp.Groups, g)
 	}
 	return nil

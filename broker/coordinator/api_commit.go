@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"context"
+	"slices"
 	"time"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -137,8 +138,12 @@ func (cr *commitRequest) submit() (*commit, *kerr.Error) {
 	}
 	// A group made for a commit that is then refused is forgotten again.
 	defer sh.arm(e)
-	if err := e.g.CommitOffsets(now, cr.req.MemberID, cr.req.InstanceID, cr.req.Generation); err != nil {
+	accepts, err := e.acceptsCommit(now, cr.req)
+	if err != nil {
 		return nil, err
+	}
+	if accepts != nil {
+		changes = cr.refuseStale(changes, accepts)
 	}
 	if !good {
 		cr.refuseMetadata()
@@ -147,6 +152,32 @@ func (cr *commitRequest) submit() (*commit, *kerr.Error) {
 		return nil, nil
 	}
 	return sh.submit(e, changes)
+}
+
+// acceptsCommit checks a commit against the group. The function it may return
+// decides for each partition.
+func (e *entry) acceptsCommit(now time.Time, req *kmsg.OffsetCommitRequest) (func(metadata.TopicPartition) bool, *kerr.Error) {
+	if e.k != nil {
+		return e.k.CommitOffsets(now, req.MemberID, req.Generation, req.Version)
+	}
+	return nil, e.g.CommitOffsets(now, req.MemberID, req.InstanceID, req.Generation)
+}
+
+// refuseStale takes out what the member did not have in the epoch it names.
+func (cr *commitRequest) refuseStale(changes []change, accepts func(metadata.TopicPartition) bool) []change {
+	for _, v := range cr.valid {
+		p := v.partition.Partition
+		if accepts(metadata.TopicPartition{Topic: v.topic, Partition: p}) {
+			continue
+		}
+		*v.code = kerr.StaleMemberEpoch.Code
+		for _, ch := range changes {
+			if ch.id == chunkOf(v.topic, p) {
+				delete(ch.parts, p)
+			}
+		}
+	}
+	return slices.DeleteFunc(changes, func(ch change) bool { return len(ch.parts) == 0 })
 }
 
 // newGroup makes a group for consumers that assign themselves. A member's commit

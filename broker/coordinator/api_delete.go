@@ -85,7 +85,7 @@ func (sh *shard) deleteOffsets(req *kmsg.OffsetDeleteRequest, resp *kmsg.OffsetD
 	if e == nil {
 		return nil, kerr.GroupIDNotFound
 	}
-	if err := e.g.DeleteOffsets(); err != nil {
+	if err := e.machine().DeleteOffsets(); err != nil {
 		return nil, err
 	}
 	at := map[chunkID]int{}
@@ -100,7 +100,7 @@ func (sh *shard) deleteOffsets(req *kmsg.OffsetDeleteRequest, resp *kmsg.OffsetD
 			switch {
 			case err != nil || p.Partition < 0 || p.Partition >= topic.Partitions:
 				rp.ErrorCode = kerr.UnknownTopicOrPartition.Code
-			case e.g.Subscribed(t.Topic):
+			case e.machine().Subscribed(t.Topic):
 				rp.ErrorCode = kerr.GroupSubscribedToTopic.Code
 			case e.outstanding == 0 && e.committed(topic.ID, p.Partition) == nil:
 				// Nothing there, and nothing on its way.

@@ -7,7 +7,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"github.com/tidemark-io/tidemark/broker/group"
 	"github.com/tidemark-io/tidemark/metadata"
 )
 
@@ -103,8 +102,13 @@ func (c *Coordinator) fetchOffsets(req *kmsg.OffsetFetchRequestGroup, version in
 	} else if !ok {
 		return kerr.CoordinatorLoadInProgress // it became active after the check
 	}
-	if e != nil && e.g.State() == group.Dead {
+	if e != nil && e.dead() {
 		e = nil
+	}
+	if e != nil && e.k != nil && version >= 9 {
+		if err := e.k.FetchOffsets(req.MemberID, req.MemberEpoch); err != nil {
+			return err
+		}
 	}
 	if req.Topics == nil {
 		resp.Topics = c.allOffsets(e)

@@ -19,20 +19,22 @@ func (c *Coordinator) JoinGroup(ctx context.Context, client ClientInfo, req *kms
 		resp.ErrorCode = err.Code
 		return resp
 	}
-	sh := c.shard(req.Group)
-	reply, err := sh.join(client, req)
+	answer, err := c.shard(req.Group).join(client, req)
 	if err != nil {
 		resp.ErrorCode = err.Code
 		return resp
 	}
-	r, ok := await(ctx, reply)
+	r, ok := answer(ctx)
 	if !ok {
 		resp.ErrorCode = kerr.CoordinatorNotAvailable.Code // nobody reads it
 		return resp
 	}
-	fillJoin(resp, r.Join)
+	fillJoin(resp, &r)
 	return resp
 }
+
+// deferred waits for an answer for as long as its connection lives.
+type deferred[T any] func(ctx context.Context) (T, bool)
 
 func (c *Coordinator) checkJoin(req *kmsg.JoinGroupRequest) *kerr.Error {
 	if err := checkGroupID(req.Group, false); err != nil {
@@ -55,7 +57,7 @@ func (c *Coordinator) checkJoin(req *kmsg.JoinGroupRequest) *kerr.Error {
 
 func millis(n int32) time.Duration { return time.Duration(n) * time.Millisecond }
 
-func (sh *shard) join(client ClientInfo, req *kmsg.JoinGroupRequest) (<-chan group.Reply, *kerr.Error) {
+func (sh *shard) join(client ClientInfo, req *kmsg.JoinGroupRequest) (deferred[group.JoinReply], *kerr.Error) {
 	r := joinRequest(client, req)
 	now := time.Now()
 	sh.mu.Lock()
@@ -70,10 +72,48 @@ func (sh *shard) join(client ClientInfo, req *kmsg.JoinGroupRequest) (<-chan gro
 	if err != nil {
 		return nil, err
 	}
+	if e.k != nil && !sh.servesClassic(e, &r, now) {
+		return sh.joinConsumer(e, r, now), nil
+	}
 	ticket, reply := sh.park()
 	r.Ticket = ticket
 	sh.handle(e, e.g.Join(now, r))
-	return reply, nil
+	return func(ctx context.Context) (group.JoinReply, bool) {
+		answer, ok := await(ctx, reply)
+		if !ok {
+			return group.JoinReply{}, false
+		}
+		return *answer.Join, true
+	}, nil
+}
+
+// servesClassic makes a classic group of a consumer group where the join of a
+// classic member allows it, and reports whether it did.
+func (sh *shard) servesClassic(e *entry, r *group.JoinRequest, now time.Time) bool {
+	switch {
+	case e.dead():
+		return false
+	case e.k.Vacant():
+		e.g, e.k, e.changed = group.New(e.id, &sh.c.cfg.Group, now), nil, false
+		return true
+	case e.k.DowngradesFor(r):
+		sh.handleConsumer(e, e.k.Replace(now, *r.Instance))
+		return e.k == nil
+	}
+	return false
+}
+
+// joinConsumer has a classic member join a consumer group.
+func (sh *shard) joinConsumer(e *entry, r group.JoinRequest, now time.Time) deferred[group.JoinReply] {
+	reply, eff := e.k.JoinClassic(now, sh.c.image(), r)
+	durable := e.whenDurable(sh.handleConsumer(e, eff))
+	return func(ctx context.Context) (group.JoinReply, bool) {
+		err, ok := await(ctx, durable)
+		if err != nil && reply.Err == nil {
+			reply = group.JoinReply{Err: err, MemberID: reply.MemberID, Generation: group.NoGeneration}
+		}
+		return reply, ok
+	}
 }
 
 // joinRequest translates a request and what its version implies. What the group
@@ -117,22 +157,22 @@ func (c *Coordinator) SyncGroup(ctx context.Context, _ ClientInfo, req *kmsg.Syn
 		resp.ErrorCode = err.Code
 		return resp
 	}
-	reply, err := c.shard(req.Group).sync(req)
+	answer, err := c.shard(req.Group).sync(req)
 	if err != nil {
 		resp.ErrorCode = err.Code
 		return resp
 	}
-	r, ok := await(ctx, reply)
+	r, ok := answer(ctx)
 	if !ok {
 		resp.ErrorCode = kerr.CoordinatorNotAvailable.Code // nobody reads it
 		return resp
 	}
-	resp.ErrorCode, resp.MemberAssignment = code(r.Sync.Err), r.Sync.Assignment
-	resp.ProtocolType, resp.Protocol = r.Sync.ProtocolType, r.Sync.Protocol
+	resp.ErrorCode, resp.MemberAssignment = code(r.Err), r.Assignment
+	resp.ProtocolType, resp.Protocol = r.ProtocolType, r.Protocol
 	return resp
 }
 
-func (sh *shard) sync(req *kmsg.SyncGroupRequest) (<-chan group.Reply, *kerr.Error) {
+func (sh *shard) sync(req *kmsg.SyncGroupRequest) (deferred[group.SyncReply], *kerr.Error) {
 	r := group.SyncRequest{
 		MemberID: req.MemberID, Instance: req.InstanceID, Generation: req.Generation,
 		ProtocolType: req.ProtocolType, Protocol: req.Protocol,
@@ -149,8 +189,30 @@ func (sh *shard) sync(req *kmsg.SyncGroupRequest) (<-chan group.Reply, *kerr.Err
 	if e == nil {
 		return nil, kerr.UnknownMemberID
 	}
+	if e.k != nil {
+		return sh.syncConsumer(e, r), nil
+	}
 	ticket, reply := sh.park()
 	r.Ticket = ticket
 	sh.handle(e, e.g.Sync(time.Now(), r))
-	return reply, nil
+	return func(ctx context.Context) (group.SyncReply, bool) {
+		answer, ok := await(ctx, reply)
+		if !ok {
+			return group.SyncReply{}, false
+		}
+		return *answer.Sync, true
+	}, nil
+}
+
+// syncConsumer gives a classic member of a consumer group its assignment.
+func (sh *shard) syncConsumer(e *entry, r group.SyncRequest) deferred[group.SyncReply] {
+	reply, eff := e.k.SyncClassic(time.Now(), r)
+	durable := e.whenDurable(sh.handleConsumer(e, eff))
+	return func(ctx context.Context) (group.SyncReply, bool) {
+		err, ok := await(ctx, durable)
+		if err != nil && reply.Err == nil {
+			reply = group.SyncReply{Err: err}
+		}
+		return reply, ok
+	}
 }

@@ -37,6 +37,11 @@ func (sh *shard) heartbeat(req *kmsg.HeartbeatRequest) *kerr.Error {
 	if e == nil {
 		return kerr.UnknownMemberID
 	}
+	if e.k != nil {
+		err, eff := e.k.HeartbeatClassic(time.Now(), sh.c.image(), req.MemberID, req.InstanceID, req.Generation)
+		sh.handleConsumer(e, eff)
+		return err
+	}
 	err = e.g.Heartbeat(time.Now(), req.MemberID, req.InstanceID, req.Generation)
 	sh.arm(e)
 	return err
@@ -89,12 +94,11 @@ func (sh *shard) leave(ctx context.Context, req *kmsg.LeaveGroupRequest, leaving
 		}
 		return errs, nil
 	}
-	if e.g.State() == group.Dead {
+	if e.dead() {
 		sh.mu.Unlock()
 		return nil, kerr.CoordinatorNotAvailable
 	}
-	errs, eff := e.g.Leave(time.Now(), leaving)
-	durable := e.whenDurable(sh.handle(e, eff))
+	errs, durable := sh.remove(e, leaving)
 	sh.mu.Unlock()
 	for i, m := range req.Members {
 		if errs[i] == nil && m.Reason != nil {
@@ -105,4 +109,14 @@ func (sh *shard) leave(ctx context.Context, req *kmsg.LeaveGroupRequest, leaving
 		return nil, err
 	}
 	return errs, nil
+}
+
+// remove removes members of a group of either protocol.
+func (sh *shard) remove(e *entry, leaving []group.Leaving) ([]*kerr.Error, <-chan *kerr.Error) {
+	if e.k != nil {
+		errs, eff := e.k.LeaveClassic(time.Now(), leaving)
+		return errs, e.whenDurable(sh.handleConsumer(e, eff))
+	}
+	errs, eff := e.g.Leave(time.Now(), leaving)
+	return errs, e.whenDurable(sh.handle(e, eff))
 }

@@ -1,6 +1,7 @@
 package coordinator
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -9,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/tidemark-io/tidemark/broker/group"
+	"github.com/tidemark-io/tidemark/broker/group/consumer"
 	"github.com/tidemark-io/tidemark/metadata"
 )
 
@@ -21,7 +23,13 @@ type View interface {
 	// Topic and TopicByID return topics that the caller does not modify.
 	Topic(name string) (*metadata.Topic, bool)
 	TopicByID(id metadata.TopicID) (*metadata.Topic, bool)
+	// Topics returns all topics by name, the same slice until one changes.
+	Topics() []*metadata.Topic
 	Broker(i metadata.Incarnation) (metadata.Broker, bool)
+	// Config returns the dynamic configs of a resource.
+	Config(kind, name string) map[string]string
+	// WaitRevision returns once the view has everything up to rev.
+	WaitRevision(ctx context.Context, rev int64) error
 }
 
 // Config is what a Coordinator is made of. Zero limits take their defaults.
@@ -33,8 +41,10 @@ type Config struct {
 	Logger      *slog.Logger
 	Registerer  prometheus.Registerer
 
-	// Group holds the limits of groups and members.
-	Group group.Config
+	// Group holds the limits of classic groups and members, Consumer those of
+	// the new protocol.
+	Group    group.Config
+	Consumer consumer.Config
 	// GroupsPerShardMax bounds the groups of one shard, so that joins with
 	// ever new ids cannot fill memory.
 	GroupsPerShardMax int
@@ -75,6 +85,10 @@ const (
 
 func (c *Config) ensureDefaults() {
 	c.Group.EnsureDefaults()
+	if c.Consumer.ClassicMembersMax == 0 {
+		c.Consumer.ClassicMembersMax = c.Group.MembersMax
+	}
+	c.Consumer.EnsureDefaults()
 	orDefault(&c.GroupsPerShardMax, 20_000)
 	orDefault(&c.OffsetMetadataMax, 4096)
 	orDefault(&c.OffsetsRetention, 7*24*time.Hour)
@@ -97,7 +111,7 @@ func orDefault[T int | time.Duration](field *T, value T) {
 }
 
 func (c *Config) validate() error {
-	errs := []error{c.Group.Validate()}
+	errs := []error{c.Group.Validate(), c.Consumer.Validate()}
 	if c.KV == nil || c.View == nil || c.Incarnation == 0 {
 		errs = append(errs, errors.New("a coordinator needs a store, a view and an incarnation"))
 	}

@@ -38,6 +38,7 @@ type Coordinator struct {
 	// groupWrites limits the groups that are written at a time.
 	groupWrites chan struct{}
 	poked       chan struct{}
+	images      images
 	draining    atomic.Bool
 	sweeping    atomic.Bool
 	// writes ends, by cutWrites, when accepted writes have had their time.
@@ -148,7 +149,7 @@ func (c *Coordinator) writing() bool {
 		sh := &c.shards[i]
 		sh.mu.Lock()
 		for _, e := range sh.groups {
-			if e.writing || e.queued != nil {
+			if e.writing || e.queued != nil || e.changed {
 				sh.mu.Unlock()
 				return true
 			}

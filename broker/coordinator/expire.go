@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/tidemark-io/tidemark/broker/group"
 	"github.com/tidemark-io/tidemark/metadata"
 )
 
@@ -85,7 +84,7 @@ func (sh *shard) expireOffsets(id string, gone map[metadata.TopicID]bool) *commi
 	defer sh.mu.Unlock()
 	e, err := sh.find(id)
 	// An undecided commit may be about to replace what looks expired.
-	if e == nil || err != nil || e.g.State() == group.Dead || e.outstanding > 0 {
+	if e == nil || err != nil || e.dead() || e.outstanding > 0 {
 		return nil
 	}
 	var changes []change
@@ -94,7 +93,7 @@ func (sh *shard) expireOffsets(id string, gone map[metadata.TopicID]bool) *commi
 		topic, known := sh.c.cfg.View.TopicByID(cid.topic)
 		parts := map[int32]*offset{}
 		for p, o := range ch.parts {
-			if gone[cid.topic] || known && e.g.OffsetExpired(now, topic.Name, o.at, o.expires, sh.c.cfg.OffsetsRetention) {
+			if gone[cid.topic] || known && e.machine().OffsetExpired(now, topic.Name, o.at, o.expires, sh.c.cfg.OffsetsRetention) {
 				parts[p] = nil
 			}
 		}
@@ -118,8 +117,8 @@ func (sh *shard) expireOffsets(id string, gone map[metadata.TopicID]bool) *commi
 func (sh *shard) deleteIfVacant(id string) {
 	sh.mu.Lock()
 	e, err := sh.find(id)
-	if e == nil || err != nil || !e.g.Vacant() || e.g.State() != group.Empty ||
-		len(e.chunks) > 0 || e.outstanding > 0 || e.writing || e.queued != nil {
+	if e == nil || err != nil || !e.machine().Vacant() || e.dead() ||
+		len(e.chunks) > 0 || e.outstanding > 0 || e.writing || e.queued != nil || e.changed {
 		sh.mu.Unlock()
 		return
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -24,7 +26,30 @@ type fakeView struct {
 	revs   map[int]int64
 	topics map[string]*metadata.Topic
 	subs   []chan struct{}
+	// sorted are the topics by name until one changes.
+	sorted  []*metadata.Topic
+	configs map[string]map[string]string
 }
+
+func (v *fakeView) Topics() []*metadata.Topic {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.sorted == nil {
+		for _, t := range v.topics {
+			v.sorted = append(v.sorted, t)
+		}
+		slices.SortFunc(v.sorted, func(a, b *metadata.Topic) int { return strings.Compare(a.Name, b.Name) })
+	}
+	return v.sorted
+}
+
+func (v *fakeView) Config(kind, name string) map[string]string {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.configs[kind+"/"+name]
+}
+
+func (v *fakeView) WaitRevision(context.Context, int64) error { return nil }
 
 func (v *fakeView) Coordinator(shard int) (metadata.Coordinator, int64, bool) {
 	v.mu.Lock()
@@ -67,6 +92,7 @@ func (v *fakeView) change(f func()) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	f()
+	v.sorted = nil
 	for _, ch := range v.subs {
 		select {
 		case ch <- struct{}{}:

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/tidemark-io/tidemark/broker/group"
+	"github.com/tidemark-io/tidemark/broker/group/consumer"
 	"github.com/tidemark-io/tidemark/metadata"
 )
 
@@ -81,7 +82,7 @@ func (sh *shard) read(ctx context.Context, void bool) (int64, map[string]*entry,
 	if err != nil {
 		return rev, nil, err
 	}
-	groups, _, err := sh.c.cfg.KV.Range(ctx, groupsPrefix(sh.id))
+	groups, groupsRev, err := sh.c.cfg.KV.Range(ctx, groupsPrefix(sh.id))
 	if err != nil {
 		return 0, nil, fmt.Errorf("read groups: %w", err)
 	}
@@ -89,7 +90,12 @@ func (sh *shard) read(ctx context.Context, void bool) (int64, map[string]*entry,
 	if err != nil {
 		return 0, nil, fmt.Errorf("read offsets: %w", err)
 	}
-	l := loader{sh: sh, now: time.Now(), entries: map[string]*entry{}}
+	// The groups were made under topics that are no newer than these.
+	if err := sh.c.cfg.View.WaitRevision(ctx, groupsRev); err != nil {
+		return 0, nil, fmt.Errorf("wait for the view: %w", err)
+	}
+	img := sh.c.image()
+	l := loader{sh: sh, now: time.Now(), entries: map[string]*entry{}, img: img, match: matcher(img)}
 	l.loadGroups(groups)
 	l.loadOffsets(offsets)
 	return rev, l.entries, nil
@@ -142,6 +148,8 @@ type loader struct {
 	sh      *shard
 	now     time.Time
 	entries map[string]*entry
+	img     *consumer.Image
+	match   func(regex string) consumer.Matches
 }
 
 func (l *loader) entry(id string) *entry {
@@ -226,28 +234,70 @@ func (l *loader) loadHeader(e *entry, sg *storedGroup) error {
 	if err := json.Unmarshal(sg.header.Value, &h); err != nil {
 		return fmt.Errorf("decode header: %w", err)
 	}
-	if h.Format != storedFormat {
-		return fmt.Errorf("header has format %d, not %d", h.Format, storedFormat)
-	}
-	s := &group.Snapshot{
-		Generation: h.Generation, ProtocolType: string(h.ProtocolType), Protocol: h.Protocol.stringPtr(),
-		Leader: string(h.Leader), Since: time.UnixMilli(h.SinceMillis),
-	}
 	e.stored.header, e.stored.next = sg.header.ModRevision, max(h.Next, 1)
+	switch h.Format {
+	case storedFormat:
+		return l.loadClassic(e, &h, sg)
+	case consumerFormat:
+		return l.loadConsumer(e, &h, sg)
+	}
+	return fmt.Errorf("header has format %d, neither %d nor %d", h.Format, storedFormat, consumerFormat)
+}
+
+// loadMembers calls f with the value of each member that the header names; f
+// returns the member's id, and itself if it is a value that does not change.
+func (l *loader) loadMembers(e *entry, h *storedHeader, sg *storedGroup, f func(value []byte) (string, *consumer.Member, error)) error {
 	for _, m := range h.Members {
 		value, err := joinParts(sg.parts[m[0]], m[1])
 		if err != nil {
 			return fmt.Errorf("member %d: %w", m[0], err)
 		}
-		sm, err := decodeMember(value)
+		id, of, err := f(value)
 		if err != nil {
 			return fmt.Errorf("decode member %d: %w", m[0], err)
 		}
 		delete(sg.parts, m[0])
-		s.Members = append(s.Members, sm)
-		e.stored.members[sm.ID] = memberRef{n: m[0], parts: int(m[1]), sum: sha256.Sum256(value)}
+		e.stored.members[id] = memberRef{n: m[0], parts: int(m[1]), sum: sha256.Sum256(value), of: of}
 	}
-	e.g = group.Restore(e.g.ID(), &l.sh.c.cfg.Group, s, l.now)
+	return nil
+}
+
+func (l *loader) loadClassic(e *entry, h *storedHeader, sg *storedGroup) error {
+	s := &group.Snapshot{
+		Generation: h.Generation, ProtocolType: string(h.ProtocolType), Protocol: h.Protocol.stringPtr(),
+		Leader: string(h.Leader), Since: time.UnixMilli(h.SinceMillis),
+	}
+	err := l.loadMembers(e, h, sg, func(value []byte) (string, *consumer.Member, error) {
+		m, err := decodeMember(value)
+		s.Members = append(s.Members, m)
+		return m.ID, nil, err
+	})
+	if err != nil {
+		return err
+	}
+	e.g = group.Restore(e.id, &l.sh.c.cfg.Group, s, l.now)
+	e.written = &snapshot{classic: s}
+	return nil
+}
+
+func (l *loader) loadConsumer(e *entry, h *storedHeader, sg *storedGroup) error {
+	s := &consumer.Snapshot{
+		Epoch: h.Generation, AssignmentEpoch: h.AssignmentEpoch, Digest: h.Digest, Since: time.UnixMilli(h.SinceMillis),
+	}
+	err := l.loadMembers(e, h, sg, func(value []byte) (string, *consumer.Member, error) {
+		m, err := decodeConsumer(value)
+		if err != nil {
+			return "", nil, err
+		}
+		s.Members = append(s.Members, m)
+		return m.ID, m, nil
+	})
+	if err != nil {
+		return err
+	}
+	c := l.sh.c
+	e.g, e.k = nil, consumer.Restore(e.id, &c.cfg.Consumer, c.timing(e.id), s, l.img, l.match, l.now)
+	e.written = &snapshot{consumer: s}
 	return nil
 }
 

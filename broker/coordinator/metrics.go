@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/tidemark-io/tidemark/broker/group"
+	"github.com/tidemark-io/tidemark/broker/group/consumer"
 )
 
 type metrics struct {
@@ -84,7 +85,7 @@ func (m *metrics) effects(e group.Effects) {
 type stateCollector struct{ c *Coordinator }
 
 var (
-	groupsDesc = prometheus.NewDesc("tidemark_groups", "Groups coordinated by this broker, by state.", []string{"state"}, nil)
+	groupsDesc = prometheus.NewDesc("tidemark_groups", "Groups coordinated by this broker, by state and type.", []string{"state", "type"}, nil)
 	shardsDesc = prometheus.NewDesc("tidemark_group_shards", "Coordinator shards of this broker, by state.", []string{"state"}, nil)
 )
 
@@ -94,7 +95,13 @@ func (s *stateCollector) Describe(ch chan<- *prometheus.Desc) {
 }
 
 func (s *stateCollector) Collect(ch chan<- prometheus.Metric) {
-	states := map[group.State]int{}
+	states := map[[2]string]int{}
+	for _, st := range group.States() {
+		states[[2]string{st.String(), typeClassic}] = 0
+	}
+	for _, st := range consumer.States() {
+		states[[2]string{string(st), consumerType}] = 0
+	}
 	var loading, active int
 	for i := range s.c.shards {
 		sh := &s.c.shards[i]
@@ -106,12 +113,13 @@ func (s *stateCollector) Collect(ch chan<- prometheus.Metric) {
 			active++
 		}
 		for _, e := range sh.groups {
-			states[e.g.State()]++
+			state, kind := e.state()
+			states[[2]string{state, kind}]++
 		}
 		sh.mu.Unlock()
 	}
-	for _, st := range group.States() {
-		ch <- prometheus.MustNewConstMetric(groupsDesc, prometheus.GaugeValue, float64(states[st]), st.String())
+	for labels, n := range states {
+		ch <- prometheus.MustNewConstMetric(groupsDesc, prometheus.GaugeValue, float64(n), labels[0], labels[1])
 	}
 	ch <- prometheus.MustNewConstMetric(shardsDesc, prometheus.GaugeValue, float64(loading), "loading")
 	ch <- prometheus.MustNewConstMetric(shardsDesc, prometheus.GaugeValue, float64(active), "active")

@@ -9,12 +9,13 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/tidemark-io/tidemark/broker/group"
+	"github.com/tidemark-io/tidemark/broker/group/consumer"
 	"github.com/tidemark-io/tidemark/metadata"
 )
 
 // persist writes a snapshot and tells the group. It runs for one snapshot of a
 // group at a time.
-func (sh *shard) persist(term uint64, e *entry, s *group.Snapshot) {
+func (sh *shard) persist(term uint64, e *entry, s *snapshot) {
 	sh.c.groupWrites <- struct{}{}
 	defer func() { <-sh.c.groupWrites }()
 	ctx, cancel := sh.c.writeContext()
@@ -24,7 +25,7 @@ func (sh *shard) persist(term uint64, e *entry, s *group.Snapshot) {
 	if !ok {
 		return
 	}
-	w, err := planGroupWrite(groupPrefix(sh.id, e.g.ID()), &st, s)
+	w, err := planGroupWrite(groupPrefix(sh.id, e.id), &st, s)
 	if err == nil {
 		err = sh.writeGroup(ctx, rev, &st, w)
 	}
@@ -35,9 +36,9 @@ func (sh *shard) persist(term uint64, e *entry, s *group.Snapshot) {
 		sh.reload(term, err)
 	default:
 		if err != nil {
-			sh.c.log.Error("could not store a group", slog.String(logGroup, e.g.ID()), slog.Any(logError, err))
+			sh.c.log.Error("could not store a group", slog.String(logGroup, e.id), slog.Any(logError, err))
 		}
-		sh.persisted(term, e, s.Seq, w, err)
+		sh.persisted(term, e, s, w, err)
 	}
 }
 
@@ -78,7 +79,7 @@ func (sh *shard) writeGroup(ctx context.Context, rev int64, st *stored, w *group
 	return nil
 }
 
-func (sh *shard) persisted(term uint64, e *entry, seq uint64, w *groupWrite, err error) {
+func (sh *shard) persisted(term uint64, e *entry, s *snapshot, w *groupWrite, err error) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	if sh.term != term {
@@ -87,7 +88,7 @@ func (sh *shard) persisted(term uint64, e *entry, seq uint64, w *groupWrite, err
 	var told *kerr.Error
 	switch {
 	case err == nil:
-		e.stored = w.after
+		e.stored, e.written = w.after, s
 	case w != nil:
 		// Nothing names what was written of it.
 		told = kerr.CoordinatorNotAvailable
@@ -96,24 +97,52 @@ func (sh *shard) persisted(term uint64, e *entry, seq uint64, w *groupWrite, err
 	default:
 		told = kerr.UnknownServerError
 	}
-	e.writing = false
-	eff := e.g.Persisted(time.Now(), seq, told)
+	e.writing, e.settled = false, s.seq
+	if told != nil && e.k != nil {
+		sh.restore(e)
+	}
+	e.tell(told)
+	if s.classic != nil && s.of == e.g {
+		sh.handle(e, e.g.Persisted(time.Now(), s.classic.Seq, told))
+		return
+	}
+	sh.advance(e)
+	sh.arm(e)
+}
+
+// restore goes back to what is stored, because what came after could not be: a
+// consumer group's state must not run ahead of what survives this broker.
+func (sh *shard) restore(e *entry) {
+	e.settled, e.queued, e.changed = e.issued, nil, false
+	now := time.Now()
+	switch w := e.written; {
+	case w == nil:
+		e.k = sh.c.newConsumerGroup(e.id, now)
+	case w.consumer != nil:
+		img := sh.c.image()
+		e.k = consumer.Restore(e.id, &sh.c.cfg.Consumer, sh.c.timing(e.id), w.consumer, img, matcher(img), now)
+	default:
+		e.g, e.k = group.Restore(e.id, &sh.c.cfg.Group, w.classic, now), nil
+	}
+}
+
+// tell tells those who wait for what is settled now.
+func (e *entry) tell(err *kerr.Error) {
 	waiting := e.durable[:0]
 	for _, d := range e.durable {
-		if d.seq <= seq {
-			d.done <- told
+		if d.seq <= e.settled {
+			d.done <- err
 		} else {
 			waiting = append(waiting, d)
 		}
 	}
 	e.durable = waiting
-	sh.handle(e, eff)
 }
 
-// whenDurable returns what tells of the snapshot's fate; seq 0 is none.
+// whenDurable returns what tells of the fate of the snapshot seq; 0 is none.
 func (e *entry) whenDurable(seq uint64) <-chan *kerr.Error {
 	done := make(chan *kerr.Error, 1)
-	if seq == 0 {
+	if seq <= e.settled {
 		done <- nil
 	} else {
 		e.durable = append(e.durable, durableWaiter{seq: seq, done: done})
@@ -123,7 +152,7 @@ func (e *entry) whenDurable(seq uint64) <-chan *kerr.Error {
 
 // delete marks an empty group as deleted and begins to erase it.
 func (sh *shard) delete(e *entry) (<-chan *kerr.Error, *kerr.Error) {
-	if err := e.g.Delete(time.Now()); err != nil {
+	if err := e.machine().Delete(time.Now()); err != nil {
 		return nil, err
 	}
 	done := make(chan *kerr.Error, 1)
@@ -143,7 +172,7 @@ func (sh *shard) erase(term uint64, e *entry) {
 	if !ok {
 		return
 	}
-	id := e.g.ID()
+	id := e.id
 	o, err := sh.c.apply(ctx, &write{
 		guards: []guard{{shard: sh.id, rev: rev}},
 		ops: []metadata.Op{
@@ -172,11 +201,11 @@ func (sh *shard) erased(term uint64, e *entry, err error) {
 	done := e.deletion.done
 	e.deletion, e.writing = nil, false
 	if err != nil {
-		sh.c.log.Error("could not delete a group", slog.String(logGroup, e.g.ID()), slog.Any(logError, err))
-		e.g.Undelete(time.Now())
+		sh.c.log.Error("could not delete a group", slog.String(logGroup, e.id), slog.Any(logError, err))
+		e.machine().Undelete(time.Now())
 		done <- kerr.CoordinatorNotAvailable
 		return
 	}
-	delete(sh.groups, e.g.ID())
+	delete(sh.groups, e.id)
 	done <- nil
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/tidemark-io/tidemark/broker/group"
+	"github.com/tidemark-io/tidemark/broker/group/consumer"
 )
 
 type shardState int8
@@ -38,7 +39,10 @@ type shard struct {
 
 // entry is one group of an active shard, guarded by the shard's lock.
 type entry struct {
+	id string
+	// g is a classic group, k a consumer group: one of them is set.
 	g *group.Group
+	k *consumer.Group
 	// offsetsPrefix is what the keys of the group's chunks begin with.
 	offsetsPrefix string
 	// corrupt: the stored group cannot be read. It is left as it is and
@@ -50,15 +54,23 @@ type entry struct {
 	armed time.Time
 
 	stored stored
+	// issued numbers the snapshots of the group, whatever its protocol, and
+	// settled is the last one whose fate is known.
+	issued  uint64
+	settled uint64
 	// queued is the newest snapshot that is not being written yet. It waits
 	// until the commits accepted before it are decided, so that none of an
-	// older generation succeeds once the new one is stable.
-	queued     *group.Snapshot
+	// older generation succeeds once the new one is stable. changed tells that
+	// a consumer group is ahead of it: its state is queued in turn.
+	queued     *snapshot
+	changed    bool
 	barrierSeq uint64
 	barrier    int
 	writing    bool
 	durable    []durableWaiter
 	deletion   *deletion
+	// written is the last state known to be stored, nil for none.
+	written *snapshot
 
 	// accepted numbers the group's commits; outstanding counts the undecided.
 	accepted    uint64
@@ -76,7 +88,7 @@ type durableWaiter struct {
 type deletion struct{ done chan *kerr.Error }
 
 func (sh *shard) newEntry(g *group.Group) *entry {
-	return &entry{g: g, offsetsPrefix: groupOffsetsPrefix(sh.id, g.ID()), chunks: map[chunkID]*chunk{}}
+	return &entry{id: g.ID(), g: g, offsetsPrefix: groupOffsetsPrefix(sh.id, g.ID()), chunks: map[chunkID]*chunk{}}
 }
 
 // serving tells why the shard cannot serve, or nil.
@@ -130,33 +142,47 @@ func (sh *shard) park() (group.Ticket, <-chan group.Reply) {
 // handle carries out what an event of e asks for. It returns the number of the
 // snapshot that was issued, or 0.
 func (sh *shard) handle(e *entry, eff group.Effects) uint64 {
-	for _, r := range eff.Replies {
-		if ch := sh.waiters[r.Ticket]; ch != nil {
-			delete(sh.waiters, r.Ticket)
-			ch <- r
-		}
-	}
+	sh.reply(eff.Replies)
 	sh.c.metrics.effects(eff)
 	var seq uint64
 	if eff.Persist != nil {
-		seq = eff.Persist.Seq
-		e.queued = eff.Persist
-		e.barrierSeq, e.barrier = e.accepted, e.outstanding
+		e.issued++
+		seq = e.issued
+		e.queue(&snapshot{seq: seq, classic: eff.Persist, of: e.g})
 	}
 	sh.advance(e)
 	sh.arm(e)
 	return seq
 }
 
+// reply answers parked requests.
+func (sh *shard) reply(replies []group.Reply) {
+	for _, r := range replies {
+		if ch := sh.waiters[r.Ticket]; ch != nil {
+			delete(sh.waiters, r.Ticket)
+			ch <- r
+		}
+	}
+}
+
+// queue has s written when the commits accepted before it are decided.
+func (e *entry) queue(s *snapshot) {
+	e.queued, e.changed = s, false
+	e.barrierSeq, e.barrier = e.accepted, e.outstanding
+}
+
 // advance begins whatever of e's writes has nothing left to wait for.
 func (sh *shard) advance(e *entry) {
+	if !e.writing && e.queued == nil && e.changed {
+		e.queue(&snapshot{seq: e.issued, consumer: e.k.Snapshot()})
+	}
 	switch {
 	case e.writing:
 	case e.queued != nil && e.barrier == 0:
-		snapshot := e.queued
+		s := e.queued
 		e.queued, e.writing = nil, true
 		term := sh.term
-		sh.c.spawn(func() { sh.persist(term, e, snapshot) })
+		sh.c.spawn(func() { sh.persist(term, e, s) })
 	case e.queued == nil && e.deletion != nil && e.outstanding == 0:
 		e.writing = true
 		term := sh.term
@@ -167,7 +193,7 @@ func (sh *shard) advance(e *entry) {
 // arm sets the group's timer no later than its deadline. One that is early
 // only finds out the next deadline, so heartbeats need not touch it.
 func (sh *shard) arm(e *entry) {
-	deadline, ok := e.g.Deadline()
+	deadline, ok := e.machine().Deadline()
 	if !ok {
 		if e.timer != nil {
 			e.timer.Stop()
@@ -192,21 +218,25 @@ func (sh *shard) arm(e *entry) {
 func (sh *shard) tick(term uint64, e *entry) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	if sh.term != term || sh.groups[e.g.ID()] != e {
+	if sh.term != term || sh.groups[e.id] != e {
 		return
 	}
 	e.armed = time.Time{}
+	if e.k != nil {
+		sh.handleConsumer(e, e.k.Tick(time.Now()))
+		return
+	}
 	sh.handle(e, e.g.Tick(time.Now()))
 }
 
 // forget drops a group that is nothing but an entry here.
 func (sh *shard) forget(e *entry) {
-	if !e.g.Vacant() || e.corrupt || e.stored.header != 0 || len(e.stored.garbage) > 0 || len(e.chunks) > 0 ||
-		e.queued != nil || e.writing || e.deletion != nil || e.outstanding > 0 {
+	if !e.machine().Vacant() || e.corrupt || e.stored.header != 0 || len(e.stored.garbage) > 0 || len(e.chunks) > 0 ||
+		e.queued != nil || e.changed || e.writing || e.deletion != nil || e.outstanding > 0 {
 		return
 	}
-	if sh.groups[e.g.ID()] == e {
-		delete(sh.groups, e.g.ID())
+	if sh.groups[e.id] == e {
+		delete(sh.groups, e.id)
 	}
 }
 
@@ -217,7 +247,7 @@ func (sh *shard) decided(e *entry, seq uint64) {
 		e.barrier--
 	}
 	sh.advance(e)
-	if _, waits := e.g.Deadline(); !waits {
+	if _, waits := e.machine().Deadline(); !waits {
 		sh.forget(e)
 	}
 }
@@ -230,11 +260,10 @@ func (sh *shard) drop(err *kerr.Error) {
 		if e.timer != nil {
 			e.timer.Stop()
 		}
-		for _, r := range e.g.Unload(err).Replies {
-			if ch := sh.waiters[r.Ticket]; ch != nil {
-				ch <- r
-				delete(sh.waiters, r.Ticket)
-			}
+		if e.k != nil {
+			e.k.Unload()
+		} else {
+			sh.reply(e.g.Unload(err).Replies)
 		}
 		for _, w := range e.durable {
 			w.done <- err

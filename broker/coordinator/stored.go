@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/tidemark-io/tidemark/broker/group"
+	"github.com/tidemark-io/tidemark/broker/group/consumer"
 	"github.com/tidemark-io/tidemark/metadata"
 )
 
@@ -19,9 +20,15 @@ const (
 	opOverhead  = 32
 )
 
-const storedFormat = 1
+// storedFormat is the format of offsets and of classic groups, consumerFormat
+// that of consumer groups.
+const (
+	storedFormat   = 1
+	consumerFormat = 2
+)
 
-// storedHeader is the value of a header key.
+// storedHeader is the value of a header key. A consumer group's generation is
+// its epoch; it has an assignment epoch and a digest of its topics besides.
 type storedHeader struct {
 	Format       int    `json:"format"`
 	Generation   int32  `json:"generation"`
@@ -30,6 +37,9 @@ type storedHeader struct {
 	Leader       text   `json:"leader"`
 	SinceMillis  int64  `json:"since_ms"`
 	Next         uint64 `json:"next"`
+
+	AssignmentEpoch int32  `json:"assignment_epoch,omitempty"`
+	Digest          uint64 `json:"digest,string,omitempty"`
 	// Members are the numbers of the member keys, in order, each with its
 	// number of parts.
 	Members [][2]uint64 `json:"members"`
@@ -52,11 +62,13 @@ type storedProtocol struct {
 	Metadata []byte `json:"metadata"`
 }
 
-// memberRef names a member's keys; sum is of their value, put together.
+// memberRef names a member's keys; sum is of their value, put together, and of,
+// when not nil, the member itself, if it is one that does not change.
 type memberRef struct {
 	n     uint64
 	parts int
 	sum   [sha256.Size]byte
+	of    *consumer.Member
 }
 
 // stored is what is known of a group's keys.
@@ -80,34 +92,76 @@ type groupWrite struct {
 	written []memberRef
 }
 
+// snapshot is a state of a group of either protocol.
+type snapshot struct {
+	seq      uint64
+	classic  *group.Snapshot
+	of       *group.Group // that issued classic
+	consumer *consumer.Snapshot
+}
+
+// header is the stored header of s, but for the members.
+func (s *snapshot) header() storedHeader {
+	if c := s.consumer; c != nil {
+		return storedHeader{
+			Format: consumerFormat, Generation: c.Epoch, AssignmentEpoch: c.AssignmentEpoch, Digest: c.Digest,
+			ProtocolType: consumerType, SinceMillis: c.Since.UnixMilli(),
+		}
+	}
+	c := s.classic
+	return storedHeader{
+		Format: storedFormat, Generation: c.Generation, ProtocolType: text(c.ProtocolType),
+		Protocol: textPtr(c.Protocol), Leader: text(c.Leader), SinceMillis: c.Since.UnixMilli(),
+	}
+}
+
+func (s *snapshot) members() int {
+	if s.consumer != nil {
+		return len(s.consumer.Members)
+	}
+	return len(s.classic.Members)
+}
+
+// member returns the id of member i, itself if it is a value that does not
+// change, and what encodes it.
+func (s *snapshot) member(i int) (id string, of *consumer.Member, encode func() ([]byte, error)) {
+	if s.consumer != nil {
+		m := s.consumer.Members[i]
+		return m.ID, m, func() ([]byte, error) { return encodeConsumer(m) }
+	}
+	m := &s.classic.Members[i]
+	return m.ID, nil, func() ([]byte, error) { return encodeMember(m) }
+}
+
 // planGroupWrite decides what to write so that s becomes the stored state.
 // Members that did not change keep their keys.
-func planGroupWrite(prefix string, st *stored, s *group.Snapshot) (*groupWrite, error) {
-	w := &groupWrite{after: stored{next: max(st.next, 1), members: make(map[string]memberRef, len(s.Members))}}
-	header := storedHeader{
-		Format: storedFormat, Generation: s.Generation, ProtocolType: text(s.ProtocolType),
-		Protocol: textPtr(s.Protocol), Leader: text(s.Leader), SinceMillis: s.Since.UnixMilli(),
-		Members: make([][2]uint64, 0, len(s.Members)),
-	}
+func planGroupWrite(prefix string, st *stored, s *snapshot) (*groupWrite, error) {
+	n := s.members()
+	w := &groupWrite{after: stored{next: max(st.next, 1), members: make(map[string]memberRef, n)}}
+	header := s.header()
+	header.Members = make([][2]uint64, 0, n)
 	// Every batch also compares, and perhaps reads, the header and the shard key.
 	p := packer{reserve: 2*len(headerKey(prefix)) + 4*opOverhead}
-	for i := range s.Members {
-		value, err := encodeMember(&s.Members[i])
-		if err != nil {
-			return nil, fmt.Errorf("encode member: %w", err)
-		}
-		sum := sha256.Sum256(value)
-		ref, ok := st.members[s.Members[i].ID]
-		if !ok || ref.sum != sum {
-			ref = memberRef{n: w.after.next, parts: (len(value) + partBytes - 1) / partBytes, sum: sum}
-			w.after.next++
-			w.written = append(w.written, ref)
-			for part := range ref.parts {
-				end := min((part+1)*partBytes, len(value))
-				p.add(metadata.Put(memberKey(prefix, ref.n, part), value[part*partBytes:end]))
+	for i := range n {
+		id, of, encode := s.member(i)
+		ref, known := st.members[id]
+		if !known || of == nil || ref.of != of {
+			value, err := encode()
+			if err != nil {
+				return nil, fmt.Errorf("encode member: %w", err)
 			}
+			if sum := sha256.Sum256(value); !known || ref.sum != sum {
+				ref = memberRef{n: w.after.next, parts: (len(value) + partBytes - 1) / partBytes, sum: sum}
+				w.after.next++
+				w.written = append(w.written, ref)
+				for part := range ref.parts {
+					end := min((part+1)*partBytes, len(value))
+					p.add(metadata.Put(memberKey(prefix, ref.n, part), value[part*partBytes:end]))
+				}
+			}
+			ref.of = of
 		}
-		w.after.members[s.Members[i].ID] = ref
+		w.after.members[id] = ref
 		header.Members = append(header.Members, [2]uint64{ref.n, uint64(ref.parts)})
 	}
 	header.Next = w.after.next

@@ -267,22 +267,44 @@ func (g *Group) protocolTypeOrNil() *string {
 // assignments when it is not nil.
 func (g *Group) snapshot(assigned map[string][]byte) uint64 {
 	g.snapshots++
-	s := &Snapshot{
-		Seq: g.snapshots, Generation: g.generation,
-		ProtocolType: g.protocolType, Protocol: g.protocol, Leader: g.leader, Since: g.now,
-		Members: make([]SnapshotMember, 0, len(g.order)),
-	}
-	for _, m := range g.order {
-		sm := SnapshotMember{
-			ID: m.id, Instance: m.instance, ClientID: m.clientID, ClientHost: m.clientHost,
-			SessionTimeout: m.sessionTimeout, RebalanceTimeout: m.rebalanceTimeout,
-			Protocols: m.protocols, Assignment: m.assignment,
+	s := g.Export()
+	s.Seq, s.Since = g.snapshots, g.now
+	if assigned != nil {
+		for i := range s.Members {
+			s.Members[i].Assignment = assigned[s.Members[i].ID]
 		}
-		if assigned != nil {
-			sm.Assignment = assigned[m.id]
-		}
-		s.Members = append(s.Members, sm)
 	}
 	g.out.Persist = s
 	return s.Seq
+}
+
+// Export describes the group as it is, for its conversion to another protocol.
+func (g *Group) Export() *Snapshot {
+	s := &Snapshot{
+		Generation:   g.generation,
+		ProtocolType: g.protocolType, Protocol: g.protocol, Leader: g.leader, Since: g.since,
+		Members: make([]SnapshotMember, 0, len(g.order)),
+	}
+	for _, m := range g.order {
+		s.Members = append(s.Members, SnapshotMember{
+			ID: m.id, Instance: m.instance, ClientID: m.clientID, ClientHost: m.clientHost,
+			SessionTimeout: m.sessionTimeout, RebalanceTimeout: m.rebalanceTimeout,
+			Protocols: m.protocols, Assignment: m.assignment,
+		})
+	}
+	return s
+}
+
+// Adopt returns the group that another protocol's group becomes: stable for the
+// moment that it takes to persist, and rebalancing.
+func Adopt(id string, cfg *Config, s *Snapshot, now time.Time) (*Group, Effects) {
+	g := Restore(id, cfg, s, now)
+	g.since = now
+	g.protocol = g.selectProtocol()
+	g.subscribed = g.computeSubscribed()
+	g.snapshot(nil)
+	if len(g.members) > 0 {
+		g.prepareRebalance()
+	}
+	return g, g.take()
 }

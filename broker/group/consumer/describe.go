@@ -18,6 +18,11 @@ const (
 	StateDead        State = "Dead"
 )
 
+// States lists every state.
+func States() []State {
+	return []State{StateEmpty, StateAssigning, StateReconciling, StateStable, StateDead}
+}
+
 // State is the group's state.
 func (g *Group) State() State {
 	switch {
