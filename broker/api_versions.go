@@ -34,8 +34,37 @@ func (s *Server) apiVersions(_ context.Context, r *Request) finish {
 		k.ApiKey, k.MinVersion, k.MaxVersion = a.key, a.min, a.max
 		resp.ApiKeys = append(resp.ApiKeys, k)
 	}
+	addFeatures(resp)
 	slices.SortFunc(resp.ApiKeys, func(a, b kmsg.ApiVersionsResponseApiKey) int { return cmp.Compare(a.ApiKey, b.ApiKey) })
 	return answer(resp)
+}
+
+// feature is one of Kafka's features that a cluster agrees on. Every broker of
+// ours has the same, so what is supported is what is finalised.
+type feature struct {
+	name  string
+	level int16
+}
+
+// features are those that clients look at.
+var features = []feature{
+	{"group.version", 1}, // KIP-848, with ConsumerGroupHeartbeat
+}
+
+// addFeatures tells the features. Before version 4 no client could read a range
+// that begins at 0, so those are left out there, as Kafka does (KIP-1022).
+func addFeatures(resp *kmsg.ApiVersionsResponse) {
+	resp.FinalizedFeaturesEpoch = 1
+	for _, f := range features {
+		if resp.Version >= 4 {
+			s := kmsg.NewApiVersionsResponseSupportedFeature()
+			s.Name, s.MinVersion, s.MaxVersion = f.name, 0, f.level
+			resp.SupportedFeatures = append(resp.SupportedFeatures, s)
+		}
+		l := kmsg.NewApiVersionsResponseFinalizedFeature()
+		l.Name, l.MinVersionLevel, l.MaxVersionLevel = f.name, f.level, f.level
+		resp.FinalizedFeatures = append(resp.FinalizedFeatures, l)
+	}
 }
 
 // introduce takes in what a client says of itself and of whom it thinks it

@@ -136,6 +136,8 @@ type GroupCoordinator interface {
 	ListGroups(ctx context.Context, c ClientInfo, req *kmsg.ListGroupsRequest) *kmsg.ListGroupsResponse
 	DeleteGroups(ctx context.Context, c ClientInfo, req *kmsg.DeleteGroupsRequest) *kmsg.DeleteGroupsResponse
 	OffsetDelete(ctx context.Context, c ClientInfo, req *kmsg.OffsetDeleteRequest) *kmsg.OffsetDeleteResponse
+	ConsumerGroupHeartbeat(ctx context.Context, c ClientInfo, req *kmsg.ConsumerGroupHeartbeatRequest) *kmsg.ConsumerGroupHeartbeatResponse
+	ConsumerGroupDescribe(ctx context.Context, c ClientInfo, req *kmsg.ConsumerGroupDescribeRequest) *kmsg.ConsumerGroupDescribeResponse
 }
 
 // ClientInfo is who sent a request.

@@ -394,6 +394,12 @@ func (g *fakeGroups) Heartbeat(_ context.Context, _ ClientInfo, req *kmsg.Heartb
 func (g *fakeGroups) LeaveGroup(context.Context, ClientInfo, *kmsg.LeaveGroupRequest) *kmsg.LeaveGroupResponse {
 	return kmsg.NewPtrLeaveGroupResponse()
 }
+func (g *fakeGroups) ConsumerGroupHeartbeat(context.Context, ClientInfo, *kmsg.ConsumerGroupHeartbeatRequest) *kmsg.ConsumerGroupHeartbeatResponse {
+	return kmsg.NewPtrConsumerGroupHeartbeatResponse()
+}
+func (g *fakeGroups) ConsumerGroupDescribe(context.Context, ClientInfo, *kmsg.ConsumerGroupDescribeRequest) *kmsg.ConsumerGroupDescribeResponse {
+	return kmsg.NewPtrConsumerGroupDescribeResponse()
+}
 func (g *fakeGroups) SyncGroup(context.Context, ClientInfo, *kmsg.SyncGroupRequest) *kmsg.SyncGroupResponse {
 	return kmsg.NewPtrSyncGroupResponse()
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -83,6 +84,9 @@ func (res *resource) settings(d *configdef.Def) []setting {
 			source = kmsg.ConfigSourceClientMetricsConfig
 		}
 		out = append(out, setting{d.Name, v, source})
+	}
+	if b, ok := configdef.Broker(d.Broker); ok {
+		return append(out, res.s.brokerSettings(b)...)
 	}
 	return append(out, setting{d.Name, d.Default, kmsg.ConfigSourceDefaultConfig})
 }
@@ -208,5 +212,18 @@ func (res *resource) validate(configs map[string]string) error {
 			return err
 		}
 	}
+	if res.store == metadata.ConfigGroup {
+		return configdef.ValidateGroup(configs, res.s.brokerNumber)
+	}
 	return nil
+}
+
+// brokerNumber is a broker config in effect.
+func (s *Server) brokerNumber(name string) int64 {
+	d, ok := configdef.Broker(name)
+	if !ok {
+		return 0
+	}
+	n, _ := strconv.ParseInt(s.brokerSettings(d)[0].value, 10, 64)
+	return n
 }

@@ -53,6 +53,8 @@ func (s *Server) groupTable() []*api {
 		{key: 16, min: 0, max: 5, start: grouped(g.ListGroups), bound: true},
 		{key: 42, min: 0, max: 3, lane: changes, start: grouped(g.DeleteGroups)},
 		{key: 47, min: 0, max: 0, lane: changes, start: grouped(g.OffsetDelete)},
+		{key: 68, min: 0, max: 1, lane: changes, start: grouped(g.ConsumerGroupHeartbeat)},
+		{key: 69, min: 0, max: 1, start: grouped(g.ConsumerGroupDescribe), bound: true},
 	}
 }
 
@@ -81,6 +83,8 @@ func topError(resp kmsg.Response) int16 {
 	case *kmsg.ListGroupsResponse:
 		return r.ErrorCode
 	case *kmsg.OffsetDeleteResponse:
+		return r.ErrorCode
+	case *kmsg.ConsumerGroupHeartbeatResponse:
 		return r.ErrorCode
 	}
 	return 0

@@ -10,6 +10,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/noop"
 
+	"github.com/tidemark-io/tidemark/broker/group/consumer"
 	"github.com/tidemark-io/tidemark/metadata"
 	"github.com/tidemark-io/tidemark/tiering"
 	"github.com/tidemark-io/tidemark/tiering/object"
@@ -41,6 +42,10 @@ type Config struct {
 	AutoCreateTopics           bool
 	DefaultPartitions          int32
 	GroupInitialRebalanceDelay time.Duration
+	// Consumer and OffsetsRetention are for the coordinator; zero fields are
+	// its defaults.
+	Consumer         consumer.Config
+	OffsetsRetention time.Duration
 
 	// RegisterTimeout bounds a registration (12 s).
 	RegisterTimeout time.Duration

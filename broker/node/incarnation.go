@@ -122,7 +122,8 @@ func (i *Incarnation) assemble(ctx context.Context, clients, peers net.Listener)
 	late.node.Store(i.node)
 	i.groups, err = coordinator.New(coordinator.Config{
 		Incarnation: inc, KV: cfg.KV, View: i.view, Logger: cfg.Logger, Registerer: i.reg,
-		Group: group.Config{InitialRebalanceDelay: cfg.GroupInitialRebalanceDelay},
+		Group: group.Config{InitialRebalanceDelay: cfg.GroupInitialRebalanceDelay}, Consumer: cfg.Consumer,
+		OffsetsRetention: cfg.OffsetsRetention,
 	})
 	if err != nil {
 		return err
@@ -131,7 +132,7 @@ func (i *Incarnation) assemble(ctx context.Context, clients, peers net.Listener)
 		Self: inc, ID: i.session.Broker().ID, ClusterID: cfg.Identity.ClusterID, Listener: clients,
 		Log: broker.TieringLog(i.log), View: i.view, Admin: broker.KVAdmin{KV: cfg.KV, Preferred: i.firstLeader()}, Groups: i.groups,
 		Logger: cfg.Logger, Registerer: i.reg, Tracer: cfg.Tracer,
-		AutoCreateTopics: cfg.AutoCreateTopics, DefaultPartitions: cfg.DefaultPartitions,
+		AutoCreateTopics: cfg.AutoCreateTopics, DefaultPartitions: cfg.DefaultPartitions, Settings: i.groups.Settings(),
 	})
 	return err
 }

@@ -40,6 +40,10 @@ type Config struct {
 	AutoCreateTopics           bool
 	NumPartitions              int32
 	GroupInitialRebalanceDelay time.Duration
+	ConsumerSessionTimeout     time.Duration
+	ConsumerHeartbeatInterval  time.Duration
+	ConsumerMigrationPolicy    string
+	OffsetsRetention           time.Duration
 
 	// How it is observed and stopped.
 	LogLevel     slog.Level
@@ -76,7 +80,11 @@ func defaultConfig() *Config {
 		MemoryTailBytes:            256 << 20,
 		AutoCreateTopics:           true,
 		NumPartitions:              1,
-		GroupInitialRebalanceDelay: 3 * time.Second, // group.initial.rebalance.delay.ms
+		GroupInitialRebalanceDelay: 3 * time.Second,    // group.initial.rebalance.delay.ms
+		ConsumerSessionTimeout:     45 * time.Second,   // group.consumer.session.timeout.ms
+		ConsumerHeartbeatInterval:  5 * time.Second,    // group.consumer.heartbeat.interval.ms
+		ConsumerMigrationPolicy:    "bidirectional",    // group.consumer.migration.policy
+		OffsetsRetention:           7 * 24 * time.Hour, // offsets.retention.minutes
 		LogLevel:                   slog.LevelInfo,
 		LogFormat:                  "text",
 		DrainTimeout:               4 * time.Second, // leaves a second of the five a Ctrl-C may take

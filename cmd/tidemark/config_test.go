@@ -74,7 +74,7 @@ func TestEverySettingEveryWay(t *testing.T) {
 		value := map[string]string{
 			"HOST:PORT": "h:1", "NAME": "n", "DIR": "/d", "URL": "http://u:1", "URL[,URL]": "http://u:1,http://v:1",
 			"DURATION": "1s", "UPLOADS/S": "7", "BYTES": "64MiB", "COUNT": "7", "true|false": "false",
-			"debug|info|warn|error": "error", "text|json": "json",
+			"debug|info|warn|error": "error", "text|json": "json", "POLICY": "upgrade",
 		}[s.unit]
 		if value == "" {
 			t.Fatalf("--%s has a unit no test value is known for: %s", s.name, s.unit)

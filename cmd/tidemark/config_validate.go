@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/tidemark-io/tidemark/broker/group/consumer"
 )
 
 var (
@@ -155,6 +157,12 @@ func (c *Config) validateTuning() error {
 	}
 	within("flush-spacing", c.FlushSpacing, 0, 5*time.Second)
 	within("group-initial-rebalance-delay", c.GroupInitialRebalanceDelay, 0, 5*time.Minute)
+	within("group-consumer-session-timeout", c.ConsumerSessionTimeout, 100*time.Millisecond, time.Hour)
+	within("group-consumer-heartbeat-interval", c.ConsumerHeartbeatInterval, 10*time.Millisecond, c.ConsumerSessionTimeout-1)
+	within("offsets-retention", c.OffsetsRetention, time.Minute, 100*365*24*time.Hour)
+	if _, err := consumer.ParseMigration(c.ConsumerMigrationPolicy); err != nil {
+		faults = append(faults, fmt.Errorf("--group-consumer-migration-policy: %w", err))
+	}
 	within("drain-timeout", c.DrainTimeout, 100*time.Millisecond, 10*time.Minute)
 	if c.CacheBytes != 0 && c.CacheBytes < 64<<20 {
 		faults = append(faults, fmt.Errorf("--cache-bytes: %s: below 64MiB it would hold too few of its 4MiB chunks; 0 turns the cache off", formatBytes(c.CacheBytes)))

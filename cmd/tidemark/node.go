@@ -5,6 +5,7 @@ import (
 	"net"
 	"strconv"
 
+	"github.com/tidemark-io/tidemark/broker/group/consumer"
 	"github.com/tidemark-io/tidemark/broker/node"
 	"github.com/tidemark-io/tidemark/metadata"
 )
@@ -24,13 +25,21 @@ func (b *base) node() (*node.Config, error) {
 	if !cfg.Embedded() {
 		peer = cfg.PeerAdvertise
 	}
+	migration, err := consumer.ParseMigration(cfg.ConsumerMigrationPolicy)
+	if err != nil {
+		return nil, fmt.Errorf("group-consumer-migration-policy: %w", err)
+	}
 	return &node.Config{
 		Store: b.store, KV: b.kv, Cache: b.cache, Identity: b.identity, Cluster: b.cluster,
 		Broker: metadata.Broker{Host: host, Port: int32(port), Peer: peer, Rack: cfg.Rack, Version: versionString()},
 		Single: cfg.Embedded(), Listen: b.listen,
 		FlushSpacing: cfg.FlushSpacing, FlushBudget: cfg.FlushBudget, MemoryTailBytes: cfg.MemoryTailBytes,
 		AutoCreateTopics: cfg.AutoCreateTopics, DefaultPartitions: cfg.NumPartitions, GroupInitialRebalanceDelay: cfg.GroupInitialRebalanceDelay,
-		RegisterTimeout: openTimeout, DrainTimeout: cfg.DrainTimeout, Logger: b.log, Tracer: b.tracer,
+		Consumer: consumer.Config{
+			SessionTimeout: cfg.ConsumerSessionTimeout, HeartbeatInterval: cfg.ConsumerHeartbeatInterval, Migration: migration,
+		},
+		OffsetsRetention: cfg.OffsetsRetention,
+		RegisterTimeout:  openTimeout, DrainTimeout: cfg.DrainTimeout, Logger: b.log, Tracer: b.tracer,
 	}, nil
 }
 

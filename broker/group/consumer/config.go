@@ -15,7 +15,7 @@ type Config struct {
 	// SessionTimeout is how long a member may be silent, HeartbeatInterval how
 	// often it is told to speak (group.consumer.session.timeout.ms,
 	// group.consumer.heartbeat.interval.ms). Min and Max bound what a group's
-	// own configs may ask for.
+	// own configs may ask for; they make room for these two.
 	SessionTimeout       time.Duration
 	SessionTimeoutMin    time.Duration
 	SessionTimeoutMax    time.Duration
@@ -104,11 +104,11 @@ func (c *Config) Bound(t Timing) Timing {
 // EnsureDefaults fills the fields that are zero.
 func (c *Config) EnsureDefaults() {
 	setDefault(&c.SessionTimeout, 45*time.Second)
-	setDefault(&c.SessionTimeoutMin, 45*time.Second)
-	setDefault(&c.SessionTimeoutMax, 60*time.Second)
+	setDefault(&c.SessionTimeoutMin, min(45*time.Second, c.SessionTimeout))
+	setDefault(&c.SessionTimeoutMax, max(60*time.Second, c.SessionTimeout))
 	setDefault(&c.HeartbeatInterval, 5*time.Second)
-	setDefault(&c.HeartbeatIntervalMin, 5*time.Second)
-	setDefault(&c.HeartbeatIntervalMax, 15*time.Second)
+	setDefault(&c.HeartbeatIntervalMin, min(5*time.Second, c.HeartbeatInterval))
+	setDefault(&c.HeartbeatIntervalMax, max(15*time.Second, c.HeartbeatInterval))
 	setDefault(&c.AssignmentInterval, time.Second)
 	setDefault(&c.AssignmentIntervalMax, 15*time.Second)
 	setDefault(&c.RegexRefreshMin, 10*time.Second)
