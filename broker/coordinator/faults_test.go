@@ -430,7 +430,7 @@ func TestOffsetsNeverRewind(t *testing.T) {
 				var wg sync.WaitGroup
 				for i := range 8 {
 					crng := rand.New(rand.NewPCG(seed, uint64(100+i)))
-					wg.Go(func() { consumerSubscription(ctx, t, nodes, crng, fmt.Sprint("g", i%4), int32(i)) })
+					wg.Go(func() { keepOffsets(ctx, t, nodes, crng, fmt.Sprint("g", i%4), int32(i)) })
 				}
 				for range 60 {
 					disturb(e, nodes, rng)
@@ -480,9 +480,9 @@ func disturb(e *env, nodes []*node, rng *rand.Rand) {
 	}
 }
 
-// consumer owns one partition of a group and commits ascending offsets to
+// keepOffsets owns one partition of a group and commits ascending offsets to
 // whichever broker takes them.
-func consumerSubscription(ctx context.Context, t *testing.T, nodes []*node, rng *rand.Rand, groupID string, partition int32) {
+func keepOffsets(ctx context.Context, t *testing.T, nodes []*node, rng *rand.Rand, groupID string, partition int32) {
 	var sent, acked int64 = -1, -1
 	for ctx.Err() == nil {
 		n := nodes[rng.IntN(len(nodes))]
