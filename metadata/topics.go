@@ -23,7 +23,10 @@ const MaxPartitions = 100_000
 // TopicSpec is what CreateTopic makes a topic from. Preferred, when not nil,
 // names the leader each partition should get; else the controller will.
 type TopicSpec struct {
-	Name              string
+	Name string
+	// ID is zero for a new one; only an internal topic, which is never deleted,
+	// may have one of its own.
+	ID                TopicID
 	Partitions        int32
 	ReplicationFactor int16
 	Configs           map[string]string
@@ -44,8 +47,11 @@ func CreateTopic(ctx context.Context, kv KV, spec TopicSpec) (*Topic, int64, err
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	t := &Topic{
-		ID: NewTopicID(), Name: spec.Name, Partitions: spec.Partitions, ReplicationFactor: spec.ReplicationFactor,
+		ID: spec.ID, Name: spec.Name, Partitions: spec.Partitions, ReplicationFactor: spec.ReplicationFactor,
 		Configs: maps.Clone(spec.Configs), Created: time.Now().UTC().Truncate(time.Millisecond),
+	}
+	if t.ID.IsZero() {
+		t.ID = NewTopicID()
 	}
 	rev, err := createTopic(ctx, kv, t, spec.Preferred)
 	if err != nil {

@@ -235,6 +235,7 @@ func succeed(ops []*batchOp, revs []int64) {
 	for i, op := range ops {
 		op.end(func() {
 			op.chunk.apply(op.parts)
+			op.sh.c.mirror.offsets(op.sh, op.e.id, op.id.topic, op.parts)
 			op.chunk.rev = revs[i]
 			if op.op.Delete {
 				op.chunk.rev = 0

@@ -49,6 +49,14 @@ type Config struct {
 	// ever new ids cannot fill memory.
 	GroupsPerShardMax int
 
+	// OffsetsLog, when not nil, is given a copy of what is committed, at most
+	// MirrorInterval later: a commit that waits is copied with those that come
+	// after it. MirrorRefresh is how often everything is copied once more; the
+	// topic must keep its records for twice as long.
+	OffsetsLog     OffsetsLog
+	MirrorInterval time.Duration
+	MirrorRefresh  time.Duration
+
 	// OffsetMetadataMax is the longest text that may go with an offset, in
 	// UTF-16 units as Kafka counts (offset.metadata.max.bytes).
 	OffsetMetadataMax int
@@ -90,6 +98,8 @@ func (c *Config) ensureDefaults() {
 	}
 	c.Consumer.EnsureDefaults()
 	orDefault(&c.GroupsPerShardMax, 20_000)
+	orDefault(&c.MirrorInterval, time.Second)
+	orDefault(&c.MirrorRefresh, 6*time.Hour)
 	orDefault(&c.OffsetMetadataMax, 4096)
 	orDefault(&c.OffsetsRetention, 7*24*time.Hour)
 	orDefault(&c.OffsetsRetentionCheck, 10*time.Minute)

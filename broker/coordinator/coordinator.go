@@ -39,6 +39,7 @@ type Coordinator struct {
 	groupWrites chan struct{}
 	poked       chan struct{}
 	images      images
+	mirror      mirror
 	draining    atomic.Bool
 	sweeping    atomic.Bool
 	// writes ends, by cutWrites, when accepted writes have had their time.
@@ -70,6 +71,7 @@ func New(cfg Config) (*Coordinator, error) {
 		c.shards[i].waiters = map[group.Ticket]chan group.Reply{}
 	}
 	c.committer.c, c.verifier.c = c, c
+	c.mirror.c, c.mirror.poked = c, make(chan struct{}, 1)
 	c.writes, c.cutWrites = context.WithCancel(context.Background())
 	var err error
 	if c.metrics, err = newMetrics(cfg.Registerer, c); err != nil {
@@ -87,6 +89,9 @@ func (c *Coordinator) Run(ctx context.Context) error {
 	c.life.ctx, c.life.open = ctx, true
 	c.life.Unlock()
 
+	if c.mirror.on() {
+		c.spawn(func() { c.mirror.run(ctx) })
+	}
 	sweep := time.NewTicker(c.cfg.OffsetsRetentionCheck)
 	defer sweep.Stop()
 	c.reconcile()
@@ -98,6 +103,7 @@ func (c *Coordinator) Run(ctx context.Context) error {
 			c.reconcile()
 		case <-sweep.C:
 			c.spawn(c.sweep)
+			c.mirror.refresh(time.Now())
 		case <-ctx.Done():
 			c.close()
 			return nil

@@ -68,6 +68,7 @@ func (sh *shard) loaded(term uint64, rev int64, groups map[string]*entry, ours b
 	for _, e := range groups {
 		sh.arm(e)
 	}
+	sh.c.mirror.began(sh)
 	sh.c.metrics.loadTime.Observe(took.Seconds())
 	sh.c.log.Debug("coordinator shard loaded", slog.Int(logShard, sh.id), slog.Int64(logRevision, rev),
 		slog.Int(logGroups, len(groups)), slog.Duration(logTook, took))

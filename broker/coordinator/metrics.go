@@ -21,6 +21,7 @@ type metrics struct {
 	loadTime     prometheus.Histogram
 	offsetsGone  prometheus.Counter
 	verifyRounds prometheus.Counter
+	mirrored     prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer, c *Coordinator) (*metrics, error) {
@@ -43,11 +44,12 @@ func newMetrics(reg prometheus.Registerer, c *Coordinator) (*metrics, error) {
 		loads:        counter("shard_loads_total", "Loads of coordinator shards, by outcome.", "outcome"),
 		loadTime:     histogram("shard_load_seconds", "Time to load a coordinator shard.", seconds),
 		offsetsGone:  prometheus.NewCounter(prometheus.CounterOpts{Name: "tidemark_group_offsets_expired_total", Help: "Committed offsets removed because of their age or because their topic is gone."}),
+		mirrored:     prometheus.NewCounter(prometheus.CounterOpts{Name: "tidemark_group_mirrored_records_total", Help: "Records copied into __consumer_offsets."}),
 		verifyRounds: prometheus.NewCounter(prometheus.CounterOpts{Name: "tidemark_group_ownership_checks_total", Help: "Reads of shard keys before committed offsets are told."}),
 	}
 	for _, col := range []prometheus.Collector{
 		m.rebalances, m.commits, m.commitTime, m.txns, m.txnTime, m.txnOps, m.txnCommits,
-		m.loads, m.loadTime, m.offsetsGone, m.verifyRounds, &stateCollector{c: c},
+		m.loads, m.loadTime, m.offsetsGone, m.verifyRounds, m.mirrored, &stateCollector{c: c},
 	} {
 		if err := reg.Register(col); err != nil {
 			return nil, err

@@ -89,6 +89,7 @@ func (sh *shard) persisted(term uint64, e *entry, s *snapshot, w *groupWrite, er
 	switch {
 	case err == nil:
 		e.stored, e.written = w.after, s
+		sh.c.mirror.group(sh, e.id, s.classic)
 	case w != nil:
 		// Nothing names what was written of it.
 		told = kerr.CoordinatorNotAvailable
@@ -206,6 +207,7 @@ func (sh *shard) erased(term uint64, e *entry, err error) {
 		done <- kerr.CoordinatorNotAvailable
 		return
 	}
+	sh.c.mirror.gone(sh, e)
 	delete(sh.groups, e.id)
 	done <- nil
 }
