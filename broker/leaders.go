@@ -43,7 +43,7 @@ func (w *waits) ended(ctx context.Context) {
 // awaitLeaders returns when every partition of t has a live leader, or after a
 // short while.
 func (s *Server) awaitLeaders(ctx context.Context, t *metadata.Topic) {
-	if isInternal(t.Name) || s.allLed(t) || !s.leaderless.worth() {
+	if virtual(t) || s.allLed(t) || !s.leaderless.worth() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, leaderWait)

@@ -2,7 +2,6 @@ package broker
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"math"
 	"slices"
@@ -16,53 +15,57 @@ import (
 	"github.com/tidemark-io/tidemark/tiering/batch"
 )
 
-// The internal topics are listed because clients and monitors expect them.
-// Their partitions are the shards of the coordinators and their leaders the
-// shards' owners; the state itself is in the cluster's metadata.
 const (
-	offsetsTopic      = "__consumer_offsets"
-	transactionsTopic = "__transaction_state"
+	offsetsTopic      = metadata.OffsetsTopic
+	transactionsTopic = metadata.TransactionsTopic
 )
 
+// internalTopics stand for the internal topics while the log has none of the
+// name: empty, and led by the coordinators.
 var internalTopics = []*metadata.Topic{internalTopic(offsetsTopic), internalTopic(transactionsTopic)}
 
-// internalTopic derives an id from the name, so that every broker of every
-// cluster shows the same one and nobody has to store it.
 func internalTopic(name string) *metadata.Topic {
-	sum := sha256.Sum256([]byte("tidemark internal topic " + name))
-	var id metadata.TopicID
-	copy(id[:], sum[:])
-	id[0] &= 0x7f             // its text does not begin with a dash
-	id[6] = id[6]&0x0f | 0x80 // version 8: made by rules of our own
-	id[8] = id[8]&0x3f | 0x80
-	return &metadata.Topic{ID: id, Name: name, Partitions: metadata.GroupShards, ReplicationFactor: 1,
+	return &metadata.Topic{ID: metadata.InternalTopicID(name), Name: name, Partitions: metadata.GroupShards, ReplicationFactor: 1,
 		Configs: map[string]string{"cleanup.policy": "compact"}}
 }
+
+// virtual tells whether t only stands for an internal topic.
+func virtual(t *metadata.Topic) bool { return slices.Contains(internalTopics, t) }
 
 func isInternal(name string) bool { return name == offsetsTopic || name == transactionsTopic }
 
 // topic finds a topic by name.
 func (s *Server) topic(name string) (*metadata.Topic, bool) {
-	for _, t := range internalTopics {
-		if t.Name == name {
-			return t, true
-		}
+	if t, ok := s.cfg.View.Topic(name); ok {
+		return t, true
 	}
-	return s.cfg.View.Topic(name)
+	return standIn(func(t *metadata.Topic) bool { return t.Name == name })
 }
 
 func (s *Server) topicByID(id metadata.TopicID) (*metadata.Topic, bool) {
+	if t, ok := s.cfg.View.TopicByID(id); ok {
+		return t, true
+	}
+	return standIn(func(t *metadata.Topic) bool { return t.ID == id })
+}
+
+func standIn(is func(*metadata.Topic) bool) (*metadata.Topic, bool) {
 	for _, t := range internalTopics {
-		if t.ID == id {
+		if is(t) {
 			return t, true
 		}
 	}
-	return s.cfg.View.TopicByID(id)
+	return nil, false
 }
 
 // topics lists every topic by name.
 func (s *Server) topics() []*metadata.Topic {
-	out := append(slices.Clone(internalTopics), s.cfg.View.Topics()...)
+	out := slices.Clone(s.cfg.View.Topics())
+	for _, t := range internalTopics {
+		if _, ok := s.cfg.View.Topic(t.Name); !ok {
+			out = append(out, t)
+		}
+	}
 	slices.SortFunc(out, func(a, b *metadata.Topic) int { return strings.Compare(a.Name, b.Name) })
 	return out
 }
@@ -97,7 +100,7 @@ type leadership struct {
 // leaderOf tells a partition's newest owner.
 func (s *Server) leaderOf(t *metadata.Topic, partition int32) leadership {
 	var owner metadata.Owner
-	if isInternal(t.Name) {
+	if virtual(t) {
 		c, _, ok := s.cfg.View.Coordinator(int(partition))
 		if !ok {
 			return leadership{epoch: -1}
@@ -157,7 +160,7 @@ func (s *Server) stale(t *metadata.Topic, partition, epoch int32, err error) err
 const openWait = time.Second
 
 func (s *Server) led(open context.Context, t *metadata.Topic, partition int32) (Partition, error) {
-	if !isInternal(t.Name) {
+	if !virtual(t) {
 		tp := metadata.TopicPartition{Topic: t.ID, Partition: partition}
 		p, err := s.cfg.Log.Partition(tp)
 		if errors.Is(err, tiering.ErrNotLeader) && s.unopened.worth() && s.leaderOf(t, partition).broker.Incarnation == s.cfg.Self {
@@ -184,8 +187,8 @@ func (s *Server) hint(t *metadata.Topic, partition int32, code int16) (leadershi
 	return l, l.live && l.broker.Incarnation != s.cfg.Self
 }
 
-// emptyPartition is what a partition of an internal topic looks like to
-// readers.
+// emptyPartition is what a partition of an internal topic that the log does not
+// have looks like to readers.
 type emptyPartition struct{ epoch int32 }
 
 func (e emptyPartition) LeaderEpoch() int32 { return e.epoch }

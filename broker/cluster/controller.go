@@ -208,10 +208,10 @@ func (c *controller) stay(s *situation, draining map[metadata.Incarnation]bool) 
 // assignPartitions returns the newest revision it wrote.
 func (c *controller) assignPartitions(ctx context.Context, m membership) (int64, error) {
 	var things []placed
-	changes := make(map[metadata.TopicPartition]metadata.PreferredChange)
+	changes := c.followCoordinators()
 	c.n.cfg.View.Partitions(func(tp metadata.TopicPartition, p *metadata.Partition) bool {
-		if !c.n.exists(tp) {
-			return true // not visible yet, or deleted
+		if !c.n.exists(tp) || tp.Topic == offsetsTopicID {
+			return true // not visible yet, or deleted, or not to be planned
 		}
 		newest, _ := p.Newest()
 		things = append(things, placed{tp: tp, preferred: p.Preferred, owner: newest.Incarnation, weight: 1})
@@ -233,6 +233,26 @@ func (c *controller) assignPartitions(ctx context.Context, m membership) (int64,
 		out.add(r.ModRevision, r.Err)
 	}
 	return c.conclude(out, "partition")
+}
+
+var offsetsTopicID = metadata.InternalTopicID(metadata.OffsetsTopic)
+
+// followCoordinators has each partition of __consumer_offsets led by the
+// coordinator of its shard, which writes it.
+func (c *controller) followCoordinators() map[metadata.TopicPartition]metadata.PreferredChange {
+	changes := make(map[metadata.TopicPartition]metadata.PreferredChange)
+	for shard := range metadata.GroupShards {
+		tp := metadata.TopicPartition{Topic: offsetsTopicID, Partition: int32(shard)}
+		p, rev, ok := c.n.cfg.View.PartitionEntry(tp)
+		if !ok || !c.n.exists(tp) {
+			continue
+		}
+		o, _, ok := c.n.cfg.View.Coordinator(shard)
+		if ok && o.Incarnation != p.Preferred {
+			changes[tp] = metadata.PreferredChange{Partition: *p, ModRevision: rev, Preferred: o.Incarnation}
+		}
+	}
+	return changes
 }
 
 // assignShards does for group shards what assignPartitions does for partitions.

@@ -46,6 +46,9 @@ type Config struct {
 	// its defaults.
 	Consumer         consumer.Config
 	OffsetsRetention time.Duration
+	// OffsetsTopicInterval is how long a commit may wait to be copied into
+	// __consumer_offsets; 0: it is not.
+	OffsetsTopicInterval time.Duration
 
 	// RegisterTimeout bounds a registration (12 s).
 	RegisterTimeout time.Duration

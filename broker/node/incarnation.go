@@ -120,10 +120,14 @@ func (i *Incarnation) assemble(ctx context.Context, clients, peers net.Listener)
 		return err
 	}
 	late.node.Store(i.node)
+	var offsets coordinator.OffsetsLog
+	if cfg.OffsetsTopicInterval > 0 {
+		offsets = broker.OffsetsLog{Log: broker.TieringLog(i.log), View: i.view, KV: cfg.KV}
+	}
 	i.groups, err = coordinator.New(coordinator.Config{
 		Incarnation: inc, KV: cfg.KV, View: i.view, Logger: cfg.Logger, Registerer: i.reg,
 		Group: group.Config{InitialRebalanceDelay: cfg.GroupInitialRebalanceDelay}, Consumer: cfg.Consumer,
-		OffsetsRetention: cfg.OffsetsRetention,
+		OffsetsRetention: cfg.OffsetsRetention, OffsetsLog: offsets, MirrorInterval: cfg.OffsetsTopicInterval,
 	})
 	if err != nil {
 		return err

@@ -44,6 +44,7 @@ type Config struct {
 	ConsumerHeartbeatInterval  time.Duration
 	ConsumerMigrationPolicy    string
 	OffsetsRetention           time.Duration
+	OffsetsTopicInterval       time.Duration
 
 	// How it is observed and stopped.
 	LogLevel     slog.Level
@@ -80,10 +81,11 @@ func defaultConfig() *Config {
 		MemoryTailBytes:            256 << 20,
 		AutoCreateTopics:           true,
 		NumPartitions:              1,
-		GroupInitialRebalanceDelay: 3 * time.Second,    // group.initial.rebalance.delay.ms
-		ConsumerSessionTimeout:     45 * time.Second,   // group.consumer.session.timeout.ms
-		ConsumerHeartbeatInterval:  5 * time.Second,    // group.consumer.heartbeat.interval.ms
-		ConsumerMigrationPolicy:    "bidirectional",    // group.consumer.migration.policy
+		GroupInitialRebalanceDelay: 3 * time.Second,  // group.initial.rebalance.delay.ms
+		ConsumerSessionTimeout:     45 * time.Second, // group.consumer.session.timeout.ms
+		ConsumerHeartbeatInterval:  5 * time.Second,  // group.consumer.heartbeat.interval.ms
+		ConsumerMigrationPolicy:    "bidirectional",  // group.consumer.migration.policy
+		OffsetsTopicInterval:       time.Second,
 		OffsetsRetention:           7 * 24 * time.Hour, // offsets.retention.minutes
 		LogLevel:                   slog.LevelInfo,
 		LogFormat:                  "text",

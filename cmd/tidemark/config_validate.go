@@ -159,6 +159,7 @@ func (c *Config) validateTuning() error {
 	within("group-initial-rebalance-delay", c.GroupInitialRebalanceDelay, 0, 5*time.Minute)
 	within("group-consumer-session-timeout", c.ConsumerSessionTimeout, 100*time.Millisecond, time.Hour)
 	within("group-consumer-heartbeat-interval", c.ConsumerHeartbeatInterval, 10*time.Millisecond, c.ConsumerSessionTimeout-1)
+	within("offsets-topic-interval", c.OffsetsTopicInterval, 0, time.Hour)
 	within("offsets-retention", c.OffsetsRetention, time.Minute, 100*365*24*time.Hour)
 	if _, err := consumer.ParseMigration(c.ConsumerMigrationPolicy); err != nil {
 		faults = append(faults, fmt.Errorf("--group-consumer-migration-policy: %w", err))

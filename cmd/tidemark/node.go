@@ -38,8 +38,8 @@ func (b *base) node() (*node.Config, error) {
 		Consumer: consumer.Config{
 			SessionTimeout: cfg.ConsumerSessionTimeout, HeartbeatInterval: cfg.ConsumerHeartbeatInterval, Migration: migration,
 		},
-		OffsetsRetention: cfg.OffsetsRetention,
-		RegisterTimeout:  openTimeout, DrainTimeout: cfg.DrainTimeout, Logger: b.log, Tracer: b.tracer,
+		OffsetsRetention: cfg.OffsetsRetention, OffsetsTopicInterval: cfg.OffsetsTopicInterval,
+		RegisterTimeout: openTimeout, DrainTimeout: cfg.DrainTimeout, Logger: b.log, Tracer: b.tracer,
 	}, nil
 }
 

@@ -78,6 +78,8 @@ func settings(c *Config) []setting {
 			"Which groups may change their protocol while they have members: bidirectional, upgrade, downgrade or disabled (group.consumer.migration.policy)."),
 		duration(&c.OffsetsRetention, "offsets-retention", "DURATION", "",
 			"How long committed offsets are kept after their group lost its last member, or after the last commit of a consumer that assigns itself (offsets.retention.minutes)."),
+		duration(&c.OffsetsTopicInterval, "offsets-topic-interval", "DURATION", "",
+			"How long a committed offset may wait to be copied into __consumer_offsets, which lag monitors read; 0 turns the copies off. Longer costs fewer uploads where little else is written."),
 		level(&c.LogLevel, "log-level", "debug|info|warn|error", "",
 			"Least severe messages that are logged, to standard error."),
 		text(&c.LogFormat, "log-format", "text|json", "",
