@@ -74,8 +74,8 @@ type Matches struct {
 const regexBytesMax = 8 << 10
 
 // Match matches all topic names as a whole, in time linear in their length; it
-// is the costly part of a subscription and is not done under any lock. The
-// internal topics are not matched.
+// is the costly part of a subscription and is not done under any lock. Internal
+// topics are matched like others, as in Kafka.
 func (img *Image) Match(regex string) (Matches, *kerr.Error) {
 	m := Matches{Regex: regex, Version: img.version}
 	if regex == "" {
@@ -93,11 +93,9 @@ func (img *Image) Match(regex string) (Matches, *kerr.Error) {
 		return m, refuse(kerr.InvalidRegularExpression, "SubscribedTopicRegex `%s` is not a valid regular expression: %v.", regex, err)
 	}
 	for _, t := range img.topics {
-		if !internal(t.Name) && re.MatchString(t.Name) {
+		if re.MatchString(t.Name) {
 			m.Topics = append(m.Topics, t.Name)
 		}
 	}
 	return m, nil
 }
-
-func internal(name string) bool { return name == "__consumer_offsets" || name == "__transaction_state" }
