@@ -13,8 +13,7 @@ import (
 )
 
 // foreignSkipped are franz-go's tests of what is not offered yet: transactions,
-// authentication and share groups. Its tests of KIP-848 groups see from
-// ApiVersions that there are none and use classic groups instead.
+// authentication and share groups. It tests groups of both protocols.
 const foreignSkipped = "^TestTxnEtl$|^TestSCRAM|^TestShare"
 
 // TestFranzGo runs the client's own tests against a cluster of ours.

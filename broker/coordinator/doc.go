@@ -1,6 +1,7 @@
-// Package coordinator runs the classic consumer groups of the shards that this
-// broker coordinates: it loads them from the metadata store, drives package
-// group with requests and time, and makes what groups decide durable.
+// Package coordinator runs the groups of the shards that this broker
+// coordinates, of the classic protocol and of the consumer protocol (KIP-848):
+// it loads them from the metadata store, drives the state machines of packages
+// group and consumer with requests and time, and makes what they decide durable.
 //
 // Words:
 //
@@ -11,17 +12,36 @@
 //     that a coordinator that was replaced can write nothing any more;
 //   - a term is one load of a shard in this process. What was begun in an earlier
 //     term has no effect on a later one;
-//   - a chunk is the offsets of up to 64 partitions of one topic and group.
+//   - a chunk is the offsets of up to 64 partitions of one topic and group;
+//   - an image is the topics that exist, as the view shows them at one moment.
 //
 // Keys, below the cluster's root. <group> is the group id, percent-encoded:
 //
-//	groups/<shard>/<group>/h                  header: generation, protocol, leader, members
+//	groups/<shard>/<group>/h                  header: protocol, generation or epochs, members
 //	groups/<shard>/<group>/m/<n>/<part>       one member, in parts of at most 256 KiB
 //	offsets/<shard>/<group>/<topic id>/<c>    one chunk
 //
 // Member keys are written before the header that names them and are never
 // written again under the same number; what no header names does not count. So
-// a generation of any size appears at once, with its header.
+// a generation of any size appears at once, with its header. A header of format
+// 1 is of a classic group, of format 2 of a consumer group; a group that changes
+// its protocol is written like any other new state of it.
+//
+// # Replies and writes
+//
+// A reply that reveals a state waits until that state, or a later one, is
+// stored. Of a consumer group one state is written at a time, and what changed
+// meanwhile in the next: a thousand members that join at once cost a few writes.
+// A state is written when the commits accepted before it are decided, so that
+// none of a former owner succeeds once another has the partition. If a consumer
+// group's state cannot be stored, the group goes back to the one that is.
+//
+// # __consumer_offsets
+//
+// The mirror copies offsets and classic groups into that topic, for tools that
+// read it. It is behind the store by its interval and may miss what a failure
+// swallowed, until everything is copied again; it never has what the store has
+// not. Nothing reads it back.
 //
 // # Ambiguous writes
 //
@@ -34,6 +54,7 @@
 //
 // # Locks
 //
-// shard.mu guards a shard and all its groups. The committer's lock is taken
-// after it, never before. No lock is held across a call to the store.
+// shard.mu guards a shard and all its groups. The committer's lock, the mirror's
+// and the one of the images are taken after it, never before. No lock is held
+// across a call to the store or the log, nor while expressions are matched.
 package coordinator
