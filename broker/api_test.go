@@ -557,6 +557,12 @@ func TestConfigs(t *testing.T) {
 		{brokers, "2", op{Name: "message.max.bytes", Op: 0, Value: text("2")}, kerr.InvalidRequest.Code},
 		{brokers, "", op{Name: "sasl.jaas.config", Op: 0, Value: text("x")}, kerr.InvalidConfig.Code},
 		{kmsg.ConfigResourceTypeGroupConfig, "g", op{Name: "consumer.session.timeout.ms", Op: 0, Value: text("50000")}, 0},
+		{kmsg.ConfigResourceTypeGroupConfig, "g", op{Name: "consumer.heartbeat.interval.ms", Op: 0, Value: text("6000")}, 0},
+		{kmsg.ConfigResourceTypeGroupConfig, "g", op{Name: "consumer.session.timeout.ms", Op: 0, Value: text("44999")}, kerr.InvalidConfig.Code},
+		{kmsg.ConfigResourceTypeGroupConfig, "g", op{Name: "consumer.session.timeout.ms", Op: 0, Value: text("60001")}, kerr.InvalidConfig.Code},
+		{kmsg.ConfigResourceTypeGroupConfig, "g", op{Name: "consumer.heartbeat.interval.ms", Op: 0, Value: text("4999")}, kerr.InvalidConfig.Code},
+		{kmsg.ConfigResourceTypeGroupConfig, "g", op{Name: "consumer.assignment.interval.ms", Op: 0, Value: text("0")}, 0},
+		{kmsg.ConfigResourceTypeGroupConfig, "g", op{Name: "no.such", Op: 0, Value: text("0")}, kerr.InvalidConfig.Code},
 		{kmsg.ConfigResourceTypeBrokerLogger, "1", op{Name: "root", Op: 0, Value: text("INFO")}, kerr.InvalidRequest.Code},
 	} {
 		if got := set(tc.kind, tc.name, tc.op); got != tc.want {
@@ -567,6 +573,12 @@ func TestConfigs(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	if got := describe(topic, "t", "max.message.bytes"); *got.Value != "2000000" || got.Source != kmsg.ConfigSourceDynamicDefaultBrokerConfig {
+		t.Errorf("%+v", got)
+	}
+	if got := describe(kmsg.ConfigResourceTypeGroupConfig, "g", "consumer.heartbeat.interval.ms"); *got.Value != "6000" || got.Source != kmsg.ConfigSourceGroupConfig {
+		t.Errorf("%+v", got)
+	}
+	if got := describe(kmsg.ConfigResourceTypeGroupConfig, "other", "consumer.session.timeout.ms"); *got.Value != "45000" || got.Source != kmsg.ConfigSourceDefaultConfig {
 		t.Errorf("%+v", got)
 	}
 	if got := describe(brokers, "1", "broker.id"); *got.Value != "1" || !got.ReadOnly || got.Source != kmsg.ConfigSourceStaticBrokerConfig {

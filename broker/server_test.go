@@ -265,6 +265,20 @@ func TestApiVersionsOfTheFuture(t *testing.T) {
 	}
 }
 
+func TestFeatures(t *testing.T) {
+	r := newRig(t)
+	for version, supported := range map[int16]int{3: 0, 4: 1} {
+		req := kmsg.NewPtrApiVersionsRequest()
+		req.SetVersion(version)
+		req.ClientSoftwareName, req.ClientSoftwareVersion = "x", "1"
+		got := do[*kmsg.ApiVersionsResponse](r.dial(), req)
+		if len(got.SupportedFeatures) != supported || len(got.FinalizedFeatures) != 1 || got.FinalizedFeaturesEpoch < 0 ||
+			got.FinalizedFeatures[0].Name != "group.version" || got.FinalizedFeatures[0].MaxVersionLevel != 1 {
+			t.Errorf("v%d: %+v", version, got)
+		}
+	}
+}
+
 func TestMemoryFollowsBytesReceived(t *testing.T) {
 	r := newRig(t)
 	for range 20 { // 20 claims of 100 MiB, 1 KiB of each sent

@@ -96,7 +96,7 @@ func TestConsumerProtocolClients(t *testing.T) {
 func migrateGroup(t *testing.T, c *harness.Cluster) {
 	cl := newClient(t, c)
 	member := func(opts ...kgo.Opt) *groupMember {
-		return joinGroup(t, c, append([]kgo.Opt{kgo.ConsumerGroup("moving"), kgo.ConsumeTopics("records"), kgo.SessionTimeout(6 * time.Second), kgo.HeartbeatInterval(300 * time.Millisecond)}, opts...)...)
+		return joinGroup(t, c, nil, append([]kgo.Opt{kgo.ConsumerGroup("moving"), kgo.ConsumeTopics("records"), kgo.SessionTimeout(6 * time.Second), kgo.HeartbeatInterval(300 * time.Millisecond)}, opts...)...)
 	}
 	kind := func() string {
 		resp, err := kmsg.NewPtrListGroupsRequest().RequestWith(t.Context(), cl)
@@ -150,11 +150,10 @@ type groupMember struct {
 	done chan struct{}
 	mu   sync.Mutex
 	own  map[int32]bool
-	// seen is called with each record, if set.
-	seen func(*kgo.Record)
 }
 
-func joinGroup(t *testing.T, c *harness.Cluster, opts ...kgo.Opt) *groupMember {
+// joinGroup makes a member of a group; seen, if set, is called with each record.
+func joinGroup(t *testing.T, c *harness.Cluster, seen func(*kgo.Record), opts ...kgo.Opt) *groupMember {
 	t.Helper()
 	m := &groupMember{own: map[int32]bool{}, done: make(chan struct{})}
 	note := func(owned bool) func(context.Context, *kgo.Client, map[string][]int32) {
@@ -182,8 +181,8 @@ func joinGroup(t *testing.T, c *harness.Cluster, opts ...kgo.Opt) *groupMember {
 			if fetches.IsClientClosed() || t.Context().Err() != nil {
 				return
 			}
-			if m.seen != nil {
-				fetches.EachRecord(m.seen)
+			if seen != nil {
+				fetches.EachRecord(seen)
 			}
 		}
 	}()

@@ -316,6 +316,35 @@ func TestKilledBrokerIsReplaced(t *testing.T) {
 	})
 }
 
+// TestOffsetsTopicFollowsCoordinators: whoever coordinates a shard leads its
+// partition of __consumer_offsets, whatever else that makes uneven.
+func TestOffsetsTopicFollowsCoordinators(t *testing.T) {
+	inCluster(t, 3, func(r *rig) {
+		topic, rev, err := metadata.CreateTopic(r.ctx, r.admin, metadata.TopicSpec{
+			Name: metadata.OffsetsTopic, ID: metadata.InternalTopicID(metadata.OffsetsTopic), Partitions: metadata.GroupShards, ReplicationFactor: 1,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := r.view.WaitRevision(r.ctx, rev); err != nil {
+			t.Fatal(err)
+		}
+		together := func() bool {
+			for shard := range metadata.GroupShards {
+				o, _, ok := r.view.Coordinator(shard)
+				leaders := r.bucket.leaders(metadata.TopicPartition{Topic: topic.ID, Partition: int32(shard)})
+				if !ok || len(leaders) != 1 || leaders[0] != o.Incarnation {
+					return false
+				}
+			}
+			return true
+		}
+		r.eventually(10*time.Second, "coordinators lead", together)
+		r.other().kill()
+		r.eventually(20*time.Second, "coordinators lead again", func() bool { return together() && len(r.shards()) == 2 })
+	})
+}
+
 func TestRestartOnTheSameAddress(t *testing.T) {
 	inCluster(t, 3, func(r *rig) {
 		topic := r.topic("orders", 12)

@@ -45,6 +45,9 @@ func (c *Coordinator) ConsumerGroupHeartbeat(ctx context.Context, client ClientI
 }
 
 func (c *Coordinator) consumerHeartbeat(ctx context.Context, client ClientInfo, req *kmsg.ConsumerGroupHeartbeatRequest) (consumer.Reply, *kerr.Error) {
+	if n := ownedCount(req); n > ownedMax {
+		return consumer.Reply{}, kerr.InvalidRequest
+	}
 	r := consumerRequest(client, req)
 	if err := r.Validate(&c.cfg.Consumer, req.Version, req.Group, req.MemberID == ""); err != nil {
 		return consumer.Reply{}, err
@@ -70,6 +73,17 @@ func (c *Coordinator) consumerHeartbeat(ctx context.Context, client ClientInfo, 
 		return consumer.Reply{}, err
 	}
 	return reply, nil
+}
+
+// ownedMax bounds the partitions that one member may say it has.
+const ownedMax = 2 * metadata.MaxPartitions
+
+func ownedCount(req *kmsg.ConsumerGroupHeartbeatRequest) int {
+	n := 0
+	for i := range req.Topics {
+		n += len(req.Topics[i].Partitions)
+	}
+	return n
 }
 
 // consumerRequest translates a request. Strings and slices are the group's from

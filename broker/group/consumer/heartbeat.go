@@ -69,10 +69,20 @@ func (r *Request) Validate(cfg *Config, version int16, group string, noID bool) 
 		return refuse(kerr.InvalidRequest, "TopicPartitions must be empty when (re-)joining.")
 	case r.Epoch == joinEpoch && r.Topics == nil && r.Regex == nil:
 		return refuse(kerr.InvalidRequest, "Either SubscribedTopicNames or SubscribedTopicRegex must be non-null when (re-)joining.")
+	case namesBytes(r.Topics) > cfg.MemberBytesMax:
+		return refuse(kerr.InvalidRequest, "The subscription takes more than %d bytes.", cfg.MemberBytesMax)
 	case r.Assignor != nil && !cfg.supportsAssignor(*r.Assignor):
 		return refuse(kerr.UnsupportedAssignor, "ServerAssignor %s is not supported. Supported assignors: %s.", *r.Assignor, strings.Join(cfg.Assignors, ", "))
 	}
 	return nil
+}
+
+func namesBytes(names []string) int {
+	n := 0
+	for _, name := range names {
+		n += len(name) + 16
+	}
+	return n
 }
 
 // Heartbeat handles a member's heartbeat, with which it also joins and leaves.
