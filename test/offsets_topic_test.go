@@ -82,18 +82,19 @@ func (k *tools) wantCopies(want map[string]int64, group string) {
 		var total int64
 		ends.Each(func(o kadm.ListedOffset) { total += o.Offset })
 		got := map[string]int64{}
-		for _, line := range k.format("OffsetsMessageFormatter", total) {
-			var r struct {
-				Key struct {
-					Data struct {
-						Group, Topic string
-						Partition    int32
-					}
+		type printed struct {
+			Key struct {
+				Data struct {
+					Group, Topic string
+					Partition    int32
 				}
-				Value *struct{ Data struct{ Offset int64 } }
 			}
-			if err := json.Unmarshal([]byte(line), &r); err != nil {
-				return fmt.Errorf("%q: %w", line, err)
+			Value *struct{ Data struct{ Offset int64 } }
+		}
+		for d := json.NewDecoder(strings.NewReader(k.format("OffsetsMessageFormatter", total))); d.More(); {
+			var r printed
+			if err := d.Decode(&r); err != nil {
+				return err
 			}
 			if r.Value != nil && r.Key.Data.Topic == "day" {
 				got[fmt.Sprintf("%s/%d", r.Key.Data.Group, r.Key.Data.Partition)] = r.Value.Data.Offset
@@ -104,17 +105,17 @@ func (k *tools) wantCopies(want map[string]int64, group string) {
 				return fmt.Errorf("%s is at %d, want %d", key, got[key], offset)
 			}
 		}
-		if groups := strings.Join(k.format("GroupMetadataMessageFormatter", total), "\n"); !strings.Contains(groups, `"group":"`+group+`"`) {
+		if groups := k.format("GroupMetadataMessageFormatter", total); !strings.Contains(groups, `"group":"`+group+`"`) {
 			return fmt.Errorf("no group %s in:\n%s", group, groups)
 		}
 		return nil
 	})
 }
 
-// format prints the first records of the topic as a formatter of Kafka's does.
-func (k *tools) format(formatter string, records int64) []string {
+// format prints the first records of the topic as a formatter of Kafka's does:
+// one JSON object after the other.
+func (k *tools) format(formatter string, records int64) string {
 	k.t.Helper()
-	out := k.run(consumerTool, "--topic", offsetsTopic, "--from-beginning", "--max-messages", fmt.Sprint(records),
-		"--formatter", "org.apache.kafka.tools.consumer."+formatter)
-	return strings.Split(strings.TrimSpace(out.stdout), "\n")
+	return k.run(consumerTool, "--topic", offsetsTopic, "--from-beginning", "--max-messages", fmt.Sprint(records),
+		"--formatter", "org.apache.kafka.tools.consumer."+formatter).stdout
 }

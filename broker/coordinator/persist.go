@@ -88,8 +88,11 @@ func (sh *shard) persisted(term uint64, e *entry, s *snapshot, w *groupWrite, er
 	var told *kerr.Error
 	switch {
 	case err == nil:
+		// A consumer group has no record there, but the classic one that it was.
+		if s.classic != nil || e.written != nil && e.written.classic != nil {
+			sh.c.mirror.group(sh, e.id, s.classic)
+		}
 		e.stored, e.written = w.after, s
-		sh.c.mirror.group(sh, e.id, s.classic)
 	case w != nil:
 		// Nothing names what was written of it.
 		told = kerr.CoordinatorNotAvailable
