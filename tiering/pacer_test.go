@@ -1,6 +1,8 @@
 package tiering
 
 import (
+	"math"
+	"math/rand/v2"
 	"testing"
 	"time"
 )
@@ -53,8 +55,13 @@ func TestPacerBudget(t *testing.T) {
 
 func TestPacerCongestion(t *testing.T) {
 	p := newPacer(2*time.Millisecond, 0)
-	p.finish(64<<10, 8*time.Millisecond, true)
-	for range 40 {
+	for range 3 * recoverAfter {
+		p.finish(64<<10, 8*time.Millisecond, true)
+	}
+	if p.window != windowMax {
+		t.Fatalf("an idle store has a window of %d", p.window)
+	}
+	for range 100 {
 		p.finish(64<<10, 30*time.Millisecond, false)
 	}
 	if p.window != 1 || p.stretch == 1 {
@@ -73,17 +80,62 @@ func TestPacerCongestion(t *testing.T) {
 		t.Fatalf("recovered: window %d, spacing stretched by %d", p.window, p.stretch)
 	}
 	// The slowness of lone PUTs is not ours to mend.
-	for range 40 {
+	for range 100 {
 		p.finish(64<<10, 100*time.Millisecond, true)
 	}
 	if p.window != windowMax || p.stretch != 1 {
 		t.Fatalf("after slow lone PUTs: window %d, spacing stretched by %d", p.window, p.stretch)
 	}
 	// A store that is slower for good is not congested for good.
-	for range 20_000 {
+	for range 60_000 {
 		p.finish(64<<10, 40*time.Millisecond, false)
 	}
 	if p.window < windowMax/2 {
 		t.Fatalf("a store that became slower holds the window at %d", p.window)
+	}
+}
+
+// A store whose latency varies by itself, as one far away does, is not congested.
+func TestPacerVariableStore(t *testing.T) {
+	stores := map[string]struct{ median, p99, slow time.Duration }{
+		"far":  {60 * time.Millisecond, 250 * time.Millisecond, 800 * time.Millisecond},
+		"near": {6 * time.Millisecond, 20 * time.Millisecond, 80 * time.Millisecond},
+	}
+	for name, store := range stores {
+		for seed := range uint64(20) {
+			r := rand.New(rand.NewPCG(seed, 1))
+			sigma := math.Log(float64(store.p99)/float64(store.median)) / 2.326
+			p := newPacer(time.Millisecond, 0)
+			narrow := 0
+			const puts = 20_000
+			for i := range puts {
+				median := store.median
+				if r.Float64() < 0.005 {
+					median = store.slow
+				}
+				p.finish(100<<10, time.Duration(float64(median)*math.Exp(sigma*r.NormFloat64())), false)
+				if i > 4*recoverAfter && (p.window < windowMax || p.stretch > 1) {
+					narrow++
+				}
+			}
+			if narrow > puts/50 {
+				t.Errorf("%s store, seed %d: taken for congested during %d of %d PUTs", name, seed, narrow, puts)
+			}
+		}
+	}
+}
+
+// A store that serves one request after the other is not kept full of them.
+func TestPacerQueueingStore(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 1))
+	p := newPacer(time.Millisecond, 0)
+	sum, puts := 0, 5_000
+	for range puts {
+		each := 4 * time.Millisecond * time.Duration(p.window)
+		p.finish(64<<10, time.Duration(float64(each)*math.Exp(.2*r.NormFloat64())), p.window == 1)
+		sum += p.window
+	}
+	if mean := float64(sum) / float64(puts); mean > windowMax/2+1 {
+		t.Errorf("a mean window of %.1f", mean)
 	}
 }
