@@ -23,9 +23,9 @@ func TestS7Clock(t *testing.T) {
 		clocks = append(clocks, c)
 		b.Env = append(b.Env, clockEnv+"="+path)
 	}})
+	r.seeClock(clocks[0]) // before there is a load: a broker of yesterday refuses the timestamps of today
 	// A second is two for a broker whose clock runs at half speed.
 	l := r.startLoad(loadOptions{staleness: 2 * time.Second})
-	r.seeClock(clocks[0])
 	wrongs := []struct {
 		name string
 		set  func()
@@ -99,7 +99,8 @@ func (r *rig) seeClock(c clock) {
 	c.offset(-24 * time.Hour)
 	defer c.offset(0)
 	yesterday := time.Now().Add(-24 * time.Hour).Format("time=2006-01-02")
-	r.kill(1)
+	r.kill(1) // of which the others have something to log
+	defer r.cluster.WaitReady()
 	defer r.start(1)
 	harness.Eventually(r.t, 20*time.Second, "a broker logs with the clock it was given", func() error {
 		if !strings.Contains(r.brokers[0].Log(), yesterday) {
