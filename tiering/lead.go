@@ -203,8 +203,9 @@ func (c *closer) ask(ctx context.Context, inc metadata.Incarnation, claims []Cla
 
 // readNamed reads the head of a slot that a peer says is committed.
 func (l *Log) readNamed(ctx context.Context, inc metadata.Incarnation, slot uint64) (*wal.Head, error) {
+	var tries patience
 	h, err := retry(ctx, l.done, func() (*wal.Head, error) {
-		ctx, cancel := context.WithTimeout(ctx, l.cfg.PutTimeout)
+		ctx, cancel := tries.next(ctx, l.cfg.PutTimeout)
 		defer cancel()
 		h, err := l.readHead(ctx, inc, slot)
 		if errors.Is(err, object.ErrNotFound) {

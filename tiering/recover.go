@@ -159,8 +159,9 @@ func (l *Log) replayFrom(ctx context.Context, inc metadata.Incarnation, chain me
 
 func (l *Log) loadCheckpoint(ctx context.Context, inc metadata.Incarnation, slot uint64, s *chainState) error {
 	key := wal.CheckpointKey(inc, slot)
+	var tries patience
 	states, err := retry(ctx, l.done, func() ([]*wal.PartitionState, error) {
-		ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
+		ctx, cancel := tries.next(ctx, fetchTimeout)
 		defer cancel()
 		b, err := l.cfg.Store.Get(ctx, key, 0, -1)
 		if errors.Is(err, object.ErrNotFound) {

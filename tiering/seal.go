@@ -195,8 +195,7 @@ func (l *Log) loadChain(ctx context.Context, inc metadata.Incarnation) (metadata
 	return c, nil
 }
 
-// patience is how long the next attempt at a small request may take: little at
-// first, because a takeover must not wait long for one that got lost on its way,
+// patience is how long the next attempt at a request may take: little at first, because a takeover must not wait long for one that got lost on its way,
 // then more each time, because the store may be slow.
 type patience int
 

@@ -66,3 +66,30 @@ func TestSealOutlivesSilence(t *testing.T) {
 		})
 	}
 }
+
+// Nor does it wait long for what it reads once the chain is sealed.
+func TestTakeoverOutlivesSilence(t *testing.T) {
+	for name, match := range map[string]func(string) bool{"checkpoint": faulty.Prefix("k/"), "head": faulty.Prefix("w/")} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				store := faulty.New(w.store)
+				a, b := w.start(w.store), w.start(store)
+				p := w.lead(a, partition(0), owners(a))
+				write(t, p, "1")
+				if err := a.writeCheckpoint(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				write(t, p, "2")
+				a.kill()
+				store.Inject(&faulty.Fault{Op: object.OpGet, Match: match, Kind: faulty.Hang, Count: 1})
+				begun := time.Now()
+				q := w.lead(b, partition(0), owners(a, b))
+				if took := time.Since(begun); took > 5*time.Second {
+					t.Errorf("took %v", took)
+				}
+				equal(t, readAll(t, q, 0, 1<<20), []string{"1", "2"})
+			})
+		})
+	}
+}
