@@ -112,6 +112,18 @@ func (f *fakeOffsets) want(t *testing.T, want map[string]int64) {
 	}
 }
 
+func (f *fakeOffsets) copied() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.records
+}
+
+func (f *fakeOffsets) generation(group string) int32 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.groups[group]
+}
+
 func (f *fakeOffsets) set(change func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -129,18 +141,20 @@ func TestMirror(t *testing.T) {
 		a := e.owned(on)
 		wantCode(t, a.commit("g", "t", 0, 1), nil)
 		f.want(t, map[string]int64{})
-		if f.created == 0 {
-			t.Error("the topic was not made")
-		}
-		f.set(func() { f.epoch = 1 })
+		f.set(func() {
+			if f.created == 0 {
+				t.Error("the topic was not made")
+			}
+			f.epoch = 1
+		})
 		f.want(t, map[string]int64{"g/t/0": 1})
 		for i := range int64(100) {
 			wantCode(t, a.commit("g", "t", 0, i), nil)
 		}
 		wantCode(t, a.commit("h", "u", 1, 5), nil)
 		f.want(t, map[string]int64{"g/t/0": 99, "h/u/1": 5})
-		if f.records > 20 {
-			t.Errorf("%d records for 100 commits of a moment", f.records)
+		if n := f.copied(); n > 20 {
+			t.Errorf("%d records for 100 commits of a moment", n)
 		}
 
 		// The log fails for a while: nothing is missing afterwards.
@@ -160,14 +174,14 @@ func TestMirror(t *testing.T) {
 		f.want(t, map[string]int64{"g/t/0": 100, "g/t/1": 7, "h/u/1": 5})
 
 		// Quiet is quiet, but for the copy that is made again.
-		before := f.records
+		before := f.copied()
 		time.Sleep(time.Hour)
-		if f.records != before {
-			t.Errorf("%d records of nothing", f.records-before)
+		if n := f.copied() - before; n != 0 {
+			t.Errorf("%d records of nothing", n)
 		}
 		time.Sleep(6 * time.Hour)
-		if f.records != before+3 {
-			t.Errorf("%d records, want the 3 offsets again", f.records-before)
+		if n := f.copied() - before; n != 3 {
+			t.Errorf("%d records, want the 3 offsets again", n)
 		}
 		wantCode(t, a.delete("h"), nil)
 		f.want(t, map[string]int64{"g/t/0": 100, "g/t/1": 7, "h/u/1": -1})
@@ -184,15 +198,15 @@ func TestMirrorMoves(t *testing.T) {
 		member, gen := a.stable("g")
 		wantCode(t, a.commitAs("g", member, gen, "t", map[int32]int64{0: 3, 70: 4}).Topics[0].Partitions[0].ErrorCode, nil)
 		f.want(t, map[string]int64{"g/t/0": 3, "g/t/70": 4})
-		if f.groups["g"] != gen {
-			t.Errorf("groups %v", f.groups)
+		if got := f.generation("g"); got != gen {
+			t.Errorf("copied in generation %d, want %d", got, gen)
 		}
 		// These are not copied before the shard moves; the next one does it.
 		wantCode(t, a.commitAs("g", member, gen, "t", map[int32]int64{0: 9}).Topics[0].Partitions[0].ErrorCode, nil)
 		e.assignAll(2)
 		f2.want(t, map[string]int64{"g/t/0": 9, "g/t/70": 4})
-		if f2.groups["g"] != gen {
-			t.Errorf("groups %v", f2.groups)
+		if got := f2.generation("g"); got != gen {
+			t.Errorf("copied in generation %d, want %d", got, gen)
 		}
 		wantCode(t, a.commit("g", "t", 0, 1), kerr.NotCoordinator)
 		wantCode(t, b.commitAs("g", member, gen, "t", map[int32]int64{0: 10}).Topics[0].Partitions[0].ErrorCode, nil)
