@@ -450,6 +450,34 @@ func TestMigration(t *testing.T) {
 	})
 }
 
+// A group whose conversion could not be stored is what it was.
+func TestMigrationNotStored(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *env) {
+		a := e.owned(noInterval)
+		j := a.join("g", "", classicProtocol("u"))
+		wantCode(t, a.sync("g", j.MemberID, j.Generation, j.MemberID, e.classicAssignment("u", 0, 1)).ErrorCode, nil)
+		full := &fullKV{KV: a.kv}
+		a.cfg.KV = full
+		full.on.Store(true)
+		wantCode(t, a.beat("g", "n", 0).ErrorCode, kerr.CoordinatorNotAvailable)
+		wantCode(t, a.heartbeat("g", j.MemberID, j.Generation), nil)
+		full.on.Store(false)
+		wantCode(t, a.beat("g", "n", 0).ErrorCode, nil)
+		wantCode(t, a.heartbeat("g", j.MemberID, j.Generation), kerr.RebalanceInProgress)
+
+		// And back: the last member of the new protocol leaves.
+		full.on.Store(true)
+		wantCode(t, a.beat("g", "n", -1).ErrorCode, kerr.CoordinatorNotAvailable)
+		full.on.Store(false)
+		wantCode(t, a.join("g", j.MemberID, classicProtocol("u")).ErrorCode, nil)
+		e.node(2)
+		e.assignAll(2)
+		if n := len(e.nodes[1].shards[ShardOf("g")].groups); n != 1 {
+			t.Fatalf("%d groups", n)
+		}
+	})
+}
+
 func TestMigrationRefused(t *testing.T) {
 	inBubble(t, func(t *testing.T, e *env) {
 		a := e.owned(func(cfg *Config) { cfg.Consumer.Migration = consumer.Disabled })
