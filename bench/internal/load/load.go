@@ -72,7 +72,7 @@ func Open(ctx context.Context, seeds []string, l workload.Load, name string) (*S
 		s.Close()
 		return nil, err
 	}
-	return s, s.openProducers()
+	return s.openProducers()
 }
 
 // Dialer opens a connection to a broker.
@@ -82,24 +82,25 @@ type Dialer func(ctx context.Context, network, address string) (net.Conn, error)
 // whose topics are there already.
 func OpenAt(dial Dialer, l workload.Load, topics []string) (*Session, error) {
 	s := &Session{seeds: []string{"sink:9092"}, load: l, topics: topics}
-	return s, s.openProducers(kgo.Dialer(dial))
+	return s.openProducers(kgo.Dialer(dial))
 }
 
 // Topics are the names of the load's topics.
 func (s *Session) Topics() []string { return s.topics }
 
-func (s *Session) openProducers(opts ...kgo.Opt) error {
+// openProducers returns the session, or closes it.
+func (s *Session) openProducers(opts ...kgo.Opt) (*Session, error) {
 	for i := range s.load.Producers {
 		cl, err := kgo.NewClient(append(s.producerOptions(), opts...)...)
 		if err != nil {
 			s.Close()
-			return err
+			return nil, err
 		}
 		s.producers = append(s.producers, cl)
 		s.values = append(s.values, workload.NewPayload(s.load.Payload, s.load.RecordSize, uint64(i)))
 		s.next = append(s.next, i)
 	}
-	return nil
+	return s, nil
 }
 
 // CreateIdle creates the partitions that nobody touches.

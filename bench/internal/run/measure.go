@@ -28,11 +28,11 @@ const (
 
 // round does every phase of one round and keeps the figures.
 func (s *side) round(ctx context.Context, w workload.Workload) error {
+	s.now = newRound(len(w.Phases))
 	from, err := s.session.Ends(ctx)
 	if err != nil {
 		return err
 	}
-	var done []report.Figures
 	for i, p := range w.Phases {
 		if err := s.quiet(ctx, w.Pause); err != nil {
 			return err
@@ -42,10 +42,9 @@ func (s *side) round(ctx context.Context, w workload.Workload) error {
 			return fmt.Errorf("%s: %w", p, err)
 		}
 		s.env.Logf("%s: %s %s: %s", w.Name, s.Name, p, brief(f))
-		done = append(done, f)
-		s.phases[i].Rounds = append(s.phases[i].Rounds, f)
+		s.now.figures = append(s.now.figures, f)
 	}
-	s.split(w.Phases, done)
+	s.split(w.Phases, s.now.figures)
 	return nil
 }
 
@@ -131,13 +130,8 @@ func (s *side) latencies(f report.Figures, i int, p workload.Phase, r *load.Resu
 	}
 }
 
-// keep adds h to what a phase saw over all rounds.
-func (s *side) keep(i int, name string, h *hist.H) {
-	if s.hists[i][name] == nil {
-		s.hists[i][name] = &hist.H{}
-	}
-	s.hists[i][name].Merge(h)
-}
+// keep notes a phase's latencies of this round.
+func (s *side) keep(i int, name string, h *hist.H) { s.now.hists[i][name] = h }
 
 // usage turns what was used into figures per GB of record values.
 func (s *side) usage(f report.Figures, r *load.Result, used target.Usage) {

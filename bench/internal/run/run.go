@@ -39,11 +39,40 @@ type side struct {
 	price   *price.Table
 	heap    float64 // per partition; 0 unless measured
 	phases  []report.Phase
-	hists   []map[string]*hist.H // of each phase, over all rounds
+	hists   []map[string]*hist.H // of each phase, over all rounds that are complete
+	now     roundOf
+}
+
+// roundOf is what a round has measured so far. It counts once every case is
+// through, so that all of them have as many.
+type roundOf struct {
+	figures []report.Figures // of each phase
+	hists   []map[string]*hist.H
+}
+
+func newRound(phases int) roundOf {
+	r := roundOf{hists: make([]map[string]*hist.H, phases)}
+	for i := range r.hists {
+		r.hists[i] = make(map[string]*hist.H)
+	}
+	return r
+}
+
+// complete keeps the round.
+func (s *side) complete() {
+	for i, f := range s.now.figures {
+		s.phases[i].Rounds = append(s.phases[i].Rounds, f)
+		for name, h := range s.now.hists[i] {
+			if s.hists[i][name] == nil {
+				s.hists[i][name] = &hist.H{}
+			}
+			s.hists[i][name].Merge(h)
+		}
+	}
 }
 
 // Run measures a workload with servers of its own, which are gone afterwards.
-// With an error there may still be a result, if only profiles failed.
+// With an error there may still be a result, of the rounds that were complete.
 func Run(ctx context.Context, w workload.Workload, env Env) (*report.Result, error) {
 	h := &target.Host{}
 	var result *report.Result
@@ -78,19 +107,17 @@ func run(ctx context.Context, h *target.Host, w workload.Workload, env Env) (*re
 			return nil, fmt.Errorf("case %s: warm-up: %w", s.Name, err)
 		}
 	}
-	for round := range w.Rounds {
-		for _, s := range inTurn(sides, round) {
-			if err := s.round(ctx, w); err != nil {
-				return nil, fmt.Errorf("case %s: round %d: %w", s.Name, round+1, err)
-			}
-		}
+	complete, failed := rounds(ctx, w, sides)
+	if complete == 0 {
+		return nil, failed
 	}
+	result.Rounds = complete
 	for _, s := range sides {
 		result.Cases = append(result.Cases, s.result())
 	}
 	result.Took = time.Since(result.Started).Seconds()
-	if env.Profiles == "" {
-		return result, nil
+	if failed != nil || env.Profiles == "" {
+		return result, failed
 	}
 	for _, s := range sides {
 		if err := s.profile(ctx, w); err != nil {
@@ -110,6 +137,21 @@ func (s *side) close(ctx context.Context) {
 	s.session.Close()
 }
 
+// rounds returns how many were complete.
+func rounds(ctx context.Context, w workload.Workload, sides []*side) (int, error) {
+	for round := range w.Rounds {
+		for _, s := range inTurn(sides, round) {
+			if err := s.round(ctx, w); err != nil {
+				return round, fmt.Errorf("case %s: round %d: %w", s.Name, round+1, err)
+			}
+		}
+		for _, s := range sides {
+			s.complete()
+		}
+	}
+	return w.Rounds, nil
+}
+
 // inTurn is the order of a round: every other round goes backwards, so that no
 // side always comes after the same other.
 func inTurn(sides []*side, round int) []*side {
@@ -120,32 +162,36 @@ func inTurn(sides []*side, round int) []*side {
 	return order
 }
 
-func start(ctx context.Context, h *target.Host, c workload.Case, phases []workload.Phase, env Env) (*side, error) {
-	s := &side{Case: c, env: env}
-	var err error
+func start(ctx context.Context, h *target.Host, c workload.Case, phases []workload.Phase, env Env) (s *side, err error) {
+	s = &side{Case: c, env: env}
+	defer func() {
+		if err != nil && s.session != nil {
+			s.session.Close()
+		}
+	}()
 	if s.target, err = target.Start(h, c, env.Models, env.Bootstrap); err != nil {
-		return nil, err
+		return s, err
 	}
 	if name := s.priceName(); name != "" {
 		table, ok := env.Prices[name]
 		if !ok {
-			return nil, fmt.Errorf("no price table %q", name)
+			return s, fmt.Errorf("no price table %q", name)
 		}
 		s.price = &table
 	}
 	before, err := s.target.LiveHeap(ctx)
 	if err != nil {
-		return nil, err
+		return s, err
 	}
 	name := fmt.Sprintf("bench-%d", time.Now().UnixNano())
 	if s.session, err = load.Open(ctx, s.target.Seeds, c.Load, name); err != nil {
-		return nil, err
+		return s, err
 	}
 	if err := s.session.CreateIdle(ctx, name+"-idle"); err != nil {
-		return nil, err
+		return s, err
 	}
 	if err := s.partitionHeap(ctx, before); err != nil {
-		return nil, err
+		return s, err
 	}
 	if store := s.target.Raw(); store != nil {
 		s.raw = raw.NewStore(store, name)

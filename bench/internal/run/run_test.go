@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tidemark-io/tidemark/bench/internal/hist"
 	"github.com/tidemark-io/tidemark/bench/internal/price"
 	"github.com/tidemark-io/tidemark/bench/internal/report"
 	"github.com/tidemark-io/tidemark/bench/internal/s3model"
@@ -25,6 +26,25 @@ func TestOrderOfRounds(t *testing.T) {
 	}
 	if sides[0] != a {
 		t.Error("the cases themselves were reordered")
+	}
+}
+
+// A round counts once all of its phases are there, with their latencies.
+func TestRoundsCountWhenComplete(t *testing.T) {
+	s := &side{phases: make([]report.Phase, 1), hists: []map[string]*hist.H{{}}}
+	for n := 1; n <= 2; n++ {
+		s.now = newRound(1)
+		h := &hist.H{}
+		h.Record(time.Duration(n))
+		s.keep(0, "ack", h)
+		if len(s.phases[0].Rounds) != n-1 || s.hists[0]["ack"] != nil && s.hists[0]["ack"].Count() != uint64(n-1) {
+			t.Fatalf("round %d counts before it is complete", n)
+		}
+		s.now.figures = []report.Figures{{report.Throughput: float64(n)}}
+		s.complete()
+	}
+	if len(s.phases[0].Rounds) != 2 || s.hists[0]["ack"].Count() != 2 || s.hists[0]["ack"].Max() != 2 {
+		t.Errorf("%v, %d latencies", s.phases[0].Rounds, s.hists[0]["ack"].Count())
 	}
 }
 
