@@ -143,8 +143,9 @@ func checkPhase(t *testing.T, c report.Case, p report.Phase) {
 			t.Errorf("%s %s: %s is %v", c.Name, p.Name, name, v)
 		}
 	}
-	if paced && math.Abs(f[report.Throughput]-1) > .3 {
-		t.Errorf("%s %s: %v MB/s of 1 that was asked for", c.Name, p.Name, f[report.Throughput])
+	// A busy machine acknowledges the last records late, but nobody sends more.
+	if rate := f[report.Throughput]; paced && (rate < .2 || rate > 1.05) {
+		t.Errorf("%s %s: %v MB/s of 1 that was asked for", c.Name, p.Name, rate)
 	}
 }
 
