@@ -49,16 +49,17 @@ lint: ## gofmt, vet and staticcheck
 check: build lint ## the fast loop: build, lint, unit tests with the race detector
 	$(RACE) -short ./...
 
-# The unit and conformance tests run first, with the race detector; the
-# whole-system tests drive the built binary and run last, one package at a
-# time, so that they have the machine. Both run whatever the other says.
+# The unit and conformance tests run first, with the race detector, then the
+# fuzz targets for two minutes; the whole-system tests drive the built binary and
+# run last, one package at a time, so that they have the machine. Each runs
+# whatever the others say.
 .PHONY: test
 test: export CI ?= true
 test: tools build lint ## everything CI runs, on any machine with Go, Java and Debian's packages
 	@status=0; \
 	$(RACE) -timeout 10m $(PACKAGES) || status=1; \
-	go test -p 1 -count=1 -timeout 25m $(SYSTEM) || status=1; \
 	go run ./test/fuzz -total 2m || status=1; \
+	go test -p 1 -count=1 -timeout 25m $(SYSTEM) || status=1; \
 	exit $$status
 
 .PHONY: chaos
