@@ -41,7 +41,7 @@ tools: ## install what the tests need into $TIDEMARK_TOOLS (ten minutes the firs
 .PHONY: lint
 lint: ## gofmt, vet and staticcheck
 	@$(INSTALL) staticcheck
-	@bad=$$(gofmt -l bench broker cache cmd internal metadata test tiering); if [ -n "$$bad" ]; then echo "gofmt would change:"; echo "$$bad"; exit 1; fi
+	@bad=$$(gofmt -l bench broker cache cmd metadata test tiering); if [ -n "$$bad" ]; then echo "gofmt would change:"; echo "$$bad"; exit 1; fi
 	go vet ./...
 	staticcheck ./...
 
