@@ -298,7 +298,9 @@ func (w *world) config() audit.Config {
 
 func (w *world) audit(cfg audit.Config) *audit.Report {
 	w.t.Helper()
+	w.mu.Lock()
 	revision, idle := w.meta.Revision(), len(w.logs) == 0
+	w.mu.Unlock()
 	r, err := audit.Run(context.Background(), cfg)
 	if err != nil {
 		w.t.Fatal(err)
