@@ -10,6 +10,8 @@ import (
 	"github.com/tidemark-io/tidemark/test/harness"
 )
 
+const scaleTopic = "scale"
+
 // evenWithin is how soon leadership is spread evenly after a broker comes or goes.
 const evenWithin = 10 * time.Second
 
@@ -22,9 +24,9 @@ func TestScale(t *testing.T) {
 	harness.System(t)
 	const partitions = 24
 	c := harness.StartCluster(t, harness.Options{})
-	createTopic(t, c, chaosTopic, partitions)
+	createTopic(t, c, scaleTopic, partitions)
 	adm := newAdmin(t, c)
-	l := startLoad(t, c, chaosTopic, partitions, 3, 100)
+	l := startLoad(t, c, scaleTopic, partitions, 3, 100)
 	l.waitAcks(time.Now(), 20*time.Second)
 
 	fourth := c.Add()
@@ -55,7 +57,7 @@ func TestScale(t *testing.T) {
 func waitEven(t *testing.T, adm *kadm.Client, c *harness.Cluster) {
 	t.Helper()
 	harness.Eventually(t, evenWithin, "leadership even", func() error {
-		by, err := leaders(t.Context(), adm, chaosTopic)
+		by, err := leaders(t.Context(), adm, scaleTopic)
 		if err != nil {
 			return err
 		}
