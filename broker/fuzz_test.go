@@ -26,7 +26,9 @@ func FuzzFrame(f *testing.F) {
 		if req == nil {
 			continue
 		}
-		for version := int16(0); version <= req.MaxVersion(); version++ {
+		// Package wire tries every version. Each seed costs a moment whenever
+		// fuzzing begins.
+		for _, version := range []int16{0, req.MaxVersion() / 2, req.MaxVersion()} {
 			req.SetVersion(version)
 			fillRequest(req, [16]byte{1})
 			f.Add(kmsg.NewRequestFormatter(kmsg.FormatterClientID("seed")).AppendRequest(nil, req, 1))
