@@ -51,7 +51,7 @@ const seedsARound = 50
 var suites = map[string]suite{
 	"sim": {name: "simulation", pkg: "./test/sim", share: 40, rounds: func(round int) (args, env []string) {
 		return []string{"-test.run=^TestSeeds$"}, []string{
-			"TIDEMARK_FIRST_SEED=" + strconv.Itoa(1+round*seedsARound), "TIDEMARK_SEEDS=" + strconv.Itoa(seedsARound)}
+			"TIDEMARK_FIRST_SEED=" + strconv.Itoa(1+round*seedsARound), "TIDEMARK_SEEDS=" + strconv.Itoa(seedsARound), "TIDEMARK_SIM_STOP=1"}
 	}},
 	// Scenarios that build brokers of their own, without the bug, are left out.
 	// The first rounds are those that most bugs are of.
@@ -125,7 +125,11 @@ func (s suite) once(ctx context.Context, b seeded.Bug, test string, env []string
 	cmd := exec.CommandContext(ctx, test, append(args, "-test.v", "-test.timeout=0")...)
 	cmd.Dir = s.pkg
 	cmd.Env = append(append(os.Environ(), env...), more...)
-	cmd.Env = append(cmd.Env, "TIDEMARK_TEST_LOGS="+filepath.Join(logs, b.ID), "TIDEMARK_ARTIFACTS="+filepath.Join(logs, b.ID))
+	kept := filepath.Join(logs, b.ID)
+	if err := os.MkdirAll(kept, 0o755); err != nil {
+		return "", err
+	}
+	cmd.Env = append(cmd.Env, "TIDEMARK_TEST_LOGS="+kept, "TIDEMARK_ARTIFACTS="+kept)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	// The suite's workers are in its group; its servers die with it.
@@ -161,7 +165,8 @@ func parent(ctx context.Context) context.Context {
 var (
 	ran    = regexp.MustCompile(`(?m)^\s*--- PASS: `)
 	failed = regexp.MustCompile(`(?m)^\s*--- FAIL: |^panic: `)
-	broken = regexp.MustCompile(`\bC\d+ [a-z-]+: .*|^panic: .*`)
+	broken = regexp.MustCompile(`\bC\d+ [a-z-]+: .*|^panic: .*|^\s+at [0-9.hms]+ .*`) // the checker, Go, the simulation
+	said   = regexp.MustCompile(`^(figure: |exit status)`)
 	blamed = regexp.MustCompile(`_test\.go:\d+: (.*)`)
 )
 
@@ -173,9 +178,9 @@ func symptom(out []byte) string {
 	lines.Buffer(nil, 4<<20)
 	for lines.Scan() {
 		if m := broken.Find(lines.Bytes()); m != nil {
-			return short(string(m))
+			return short(strings.TrimSpace(string(m)))
 		}
-		if m := blamed.FindSubmatch(lines.Bytes()); m != nil && first == "a test failed" && !bytes.HasPrefix(m[1], []byte("figure:")) {
+		if m := blamed.FindSubmatch(lines.Bytes()); m != nil && first == "a test failed" && !said.Match(m[1]) {
 			first = string(m[1])
 		}
 	}

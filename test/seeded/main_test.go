@@ -71,6 +71,7 @@ func TestOutcomesOfASuite(t *testing.T) {
 	f("echo 'testing: warning: no tests to run'", "", false)
 	f("echo '    x_test.go:7: sad'; echo '--- FAIL: TestX (0s)'; exit 1", "sad", true)
 	f("echo '    x_test.go:7: seed 3'; echo '    C3 changed: t-0 offset 1 was …'; echo '--- FAIL: TestX (0s)'; exit 1", "C3 changed: t-0", true)
+	f("echo '  x_test.go:7: exit status 1'; echo '     at 13.47s position reset: c'; echo '--- FAIL: TestX (0s)'; exit 1", "at 13.47s position reset: c", true)
 	f("echo 'panic: oh'; exit 2", "panic: oh", true)
 	f("echo no such file; exit 1", "", false)
 	f("kill -9 $$", "", false)
