@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/minio/minio-go/v7"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/tidemark-io/tidemark/test/harness"
@@ -60,6 +61,14 @@ func newBadRig(t *testing.T) *badRig {
 // warm begins the watch on the broker's memory, once it serves as usual.
 func (r *badRig) warm(t *testing.T) {
 	t.Helper()
+	// The first commit of a cluster makes a topic of its own.
+	if code := r.commit(t, "warm", 0); code != 0 {
+		t.Fatal(kerr.ErrorForCode(code))
+	}
+	harness.Eventually(t, 10*time.Second, "the topic of commits", func() error {
+		_, err := r.highWatermark(t, "__consumer_offsets")
+		return err
+	})
 	time.Sleep(time.Second)
 	// 5 sets the peak to what is held now.
 	if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", r.broker.PID()), []byte("5"), 0); err != nil {
