@@ -66,8 +66,12 @@ func (r *badRig) warm(t *testing.T) {
 		t.Fatal(kerr.ErrorForCode(code))
 	}
 	harness.Eventually(t, 10*time.Second, "the topic of commits", func() error {
-		_, err := r.highWatermark(t, "__consumer_offsets")
-		return err
+		for _, key := range r.etcdKeys(t) {
+			if strings.HasSuffix(key, "/topic-names/__consumer_offsets") {
+				return nil
+			}
+		}
+		return errors.New("it does not exist")
 	})
 	time.Sleep(time.Second)
 	// 5 sets the peak to what is held now.
