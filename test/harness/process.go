@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -72,6 +73,32 @@ func (p *process) signal(sig syscall.Signal) {
 	if p.running() {
 		_ = syscall.Kill(-p.cmd.Process.Pid, sig)
 	}
+}
+
+// pauseLimit is far more than a busy machine takes to stop a process.
+const pauseLimit = 10 * time.Second
+
+// awaitStopped waits until all threads have stopped. Each stops when it is next
+// scheduled: on a busy machine a signalled process goes on for a while, reads
+// requests and sends some. Where there is no /proc it does not wait.
+func (p *process) awaitStopped(limit time.Duration) {
+	for end := time.Now().Add(limit); p.running() && time.Now().Before(end); time.Sleep(time.Millisecond) {
+		stats, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.pid()))
+		if err != nil || !slices.ContainsFunc(stats, runs) {
+			return
+		}
+	}
+}
+
+// runs tells whether the thread with this stat file is not stopped. The state
+// follows the name, which is in parentheses and may hold any (proc(5)).
+func runs(stat string) bool {
+	b, err := os.ReadFile(stat)
+	if err != nil {
+		return false // it has ended
+	}
+	i := bytes.LastIndexByte(b, ')')
+	return i < 0 || i+2 >= len(b) || b[i+2] != 'T' && b[i+2] != 't'
 }
 
 func (p *process) running() bool {
@@ -183,8 +210,14 @@ func (s *server) Kill() {
 	}
 }
 
-// Pause stops the process with SIGSTOP; Resume lets it go on.
-func (s *server) Pause()  { s.process().signal(syscall.SIGSTOP) }
+// Pause stops the process with SIGSTOP and returns once it does nothing more;
+// Resume lets it go on.
+func (s *server) Pause() {
+	p := s.process()
+	p.signal(syscall.SIGSTOP)
+	p.awaitStopped(pauseLimit)
+}
+
 func (s *server) Resume() { s.process().signal(syscall.SIGCONT) }
 
 // Signal sends the process any signal and does not wait.
