@@ -627,6 +627,7 @@ func TestHistoryIsCompacted(t *testing.T) {
 	inCluster(t, 2, func(r *rig) {
 		kv := r.admin
 		r.controller()
+		time.Sleep(time.Minute) // what a start writes is written
 		before := r.revision(kv)
 		for i := range 2 * compactWorth {
 			if _, err := kv.Txn(r.ctx, metadata.Txn{Then: []metadata.Op{metadata.Put("offsets/0/g", fmt.Append(nil, i))}}); err != nil {
