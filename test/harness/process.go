@@ -78,16 +78,18 @@ func (p *process) signal(sig syscall.Signal) {
 // pauseLimit is far more than a busy machine takes to stop a process.
 const pauseLimit = 10 * time.Second
 
-// awaitStopped waits until all threads have stopped. Each stops when it is next
-// scheduled: on a busy machine a signalled process goes on for a while, reads
-// requests and sends some. Where there is no /proc it does not wait.
-func (p *process) awaitStopped(limit time.Duration) {
+// awaitStopped waits until all threads have stopped, and tells whether they have
+// or the process ended. Each stops when it is next scheduled: on a busy machine a
+// signalled process goes on for a while, reads requests and sends some. Where
+// there is no /proc it does not wait.
+func (p *process) awaitStopped(limit time.Duration) bool {
 	for end := time.Now().Add(limit); p.running() && time.Now().Before(end); time.Sleep(time.Millisecond) {
 		stats, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.pid()))
 		if err != nil || !slices.ContainsFunc(stats, runs) {
-			return
+			return true
 		}
 	}
+	return !p.running()
 }
 
 // runs tells whether the thread with this stat file is not stopped. The state
@@ -213,9 +215,12 @@ func (s *server) Kill() {
 // Pause stops the process with SIGSTOP and returns once it does nothing more;
 // Resume lets it go on.
 func (s *server) Pause() {
+	s.t.Helper()
 	p := s.process()
 	p.signal(syscall.SIGSTOP)
-	p.awaitStopped(pauseLimit)
+	if !p.awaitStopped(pauseLimit) {
+		s.t.Fatalf("%s has not stopped %v after SIGSTOP", s.name, pauseLimit)
+	}
 }
 
 func (s *server) Resume() { s.process().signal(syscall.SIGCONT) }

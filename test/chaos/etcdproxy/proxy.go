@@ -109,7 +109,9 @@ func New(addr, target string, seed uint64) (*Proxy, error) {
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(raw{}), grpc.MaxCallRecvMsgSize(messageMax), grpc.MaxCallSendMsgSize(messageMax)),
 		// A member that hangs must look to its clients as if they were
-		// connected themselves, and a member that is back be found at once.
+		// connected themselves, and a member that is back be found at once. As
+		// their connections, it pings only while something is asked: etcd closes
+		// those that ping when idle.
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 6 * time.Second, Timeout: 3 * time.Second}),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.5, MaxDelay: 300 * time.Millisecond},
