@@ -73,10 +73,14 @@ func checkChain(c, next Chain) error {
 		return fmt.Errorf("%w: checkpoint %d after %d", ErrChainRule, next.Checkpoint, c.Checkpoint)
 	case next.Trim < c.Trim:
 		return fmt.Errorf("%w: trim mark %d after %d", ErrChainRule, next.Trim, c.Trim)
-	case next.Trim > next.Checkpoint:
+	case next.Trim > next.Checkpoint && !next.Inherited:
 		return fmt.Errorf("%w: trim mark %d above checkpoint %d", ErrChainRule, next.Trim, next.Checkpoint)
 	case next.End != c.End:
 		return fmt.Errorf("%w: end changed", ErrChainRule)
+	case next.Inherited && (next.End == nil || next.Trim > *next.End) || c.Inherited && !next.Inherited:
+		return fmt.Errorf("%w: inherited, trim mark %d, unlike its end", ErrChainRule, next.Trim)
+	case next.Deleted < c.Deleted || next.Deleted > next.Trim || c.Collected && !next.Collected:
+		return fmt.Errorf("%w: deleted below %d after %d, trim mark %d", ErrChainRule, next.Deleted, c.Deleted, next.Trim)
 	}
 	return nil
 }

@@ -141,10 +141,16 @@ func (p *Partition) Newest() (Owner, bool) {
 // checkpoint: it describes every slot below it (0: none). Trim is the slot
 // below which objects may be deleted. End is the first slot that does not
 // belong to the chain, decided once and never changed; nil while unsealed.
+// Inherited is set once no owner list has an entry of the sealed chain: nobody
+// needs to recover it any more, and its mark may pass its checkpoint. Objects
+// below Deleted are gone; with Collected, all that ever go are.
 type Chain struct {
 	Checkpoint uint64  `json:"checkpoint"`
 	Trim       uint64  `json:"trim"`
 	End        *uint64 `json:"end,omitempty"`
+	Inherited  bool    `json:"inherited,omitempty"`
+	Deleted    uint64  `json:"deleted,omitempty"`
+	Collected  bool    `json:"collected,omitempty"`
 }
 
 // Coordinator is the value of a coordinator shard key. Its revision guards
