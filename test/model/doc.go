@@ -4,7 +4,7 @@
 // code: what is checked here is the reasoning behind package tiering, and the
 // owner lists of package metadata.
 //
-//	go test ./test/model            some eight million states, half a minute on one core
+//	go test ./test/model            some nine million states, half a minute on one core
 //	go test -short ./test/model     smaller bounds, a second or two
 //	go test -v ./test/model         prints every counterexample
 //
@@ -36,10 +36,9 @@
 // record: so the record, which is written if absent, is a second line of defence
 // here and has no mutant.
 //
-// Objects of the chain are not deleted by the broker yet. The model has the
-// rules for it, among them one that readers need: the heirs leave the newest
-// slots, as many as there may be PUTs in flight. A writer that does not know
-// that it was sealed looks there, and tries there again.
+// One rule of deletion only readers need: the heirs leave the newest slots, as
+// many as there may be PUTs in flight. A writer that does not know that it was
+// sealed looks there, and tries there again.
 //
 // # The hand-over
 //
@@ -50,6 +49,17 @@
 // or wrongly, at any time. Promised: no offset is acknowledged twice; whoever
 // opens inherits every acknowledged record, in a log without gap or overlap; and
 // in every state a newcomer who seals everything would.
+//
+// # The collection
+//
+// One partition whose extents lie in the chains of its leaders, one after the
+// other, the same incarnation again among them. Leaders upload segments, commit
+// their ADDs or do not, checkpoint, write down what they owe of other chains,
+// drop owner entries, release and forget, and raise the marks of their own
+// chains; a collector raises those of sealed chains; two kinds of sweepers delete
+// segments that nobody names, one of them while it may be deposed. Promised: what
+// the newest manifest names, extent or segment, is there. That it is the newest
+// is enough: what an older one names, a reader who misses it looks up again.
 //
 // # What is left out
 //
