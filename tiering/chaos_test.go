@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -25,6 +26,13 @@ type unreliable struct {
 	r    *rand.Rand
 	rate float64 // of requests that go wrong
 	late sync.WaitGroup
+	seen map[string]int // requests by kind and first letter of the key
+}
+
+func (u *unreliable) count(kind, key string) {
+	u.mu.Lock()
+	u.seen[kind+" "+key[:1]]++
+	u.mu.Unlock()
 }
 
 func (u *unreliable) draw() (kind float64, delay time.Duration) {
@@ -40,6 +48,7 @@ func (u *unreliable) draw() (kind float64, delay time.Duration) {
 var errNetwork = errors.New("connection reset")
 
 func (u *unreliable) Create(ctx context.Context, key string, data ...[]byte) error {
+	u.count("create", key)
 	kind, delay := u.draw()
 	time.Sleep(delay)
 	switch {
@@ -64,6 +73,29 @@ func (u *unreliable) Create(ctx context.Context, key string, data ...[]byte) err
 	return u.Store.Create(ctx, key, data...)
 }
 
+func (u *unreliable) Delete(ctx context.Context, key string) error {
+	u.count("delete", key)
+	kind, delay := u.draw()
+	time.Sleep(delay)
+	if kind < 0.5 {
+		return errNetwork
+	}
+	err := u.Store.Delete(ctx, key)
+	if kind < 1 { // applied, answer lost
+		return errNetwork
+	}
+	return err
+}
+
+func (u *unreliable) List(ctx context.Context, prefix, after string, limit int) ([]object.Info, error) {
+	kind, delay := u.draw()
+	time.Sleep(delay)
+	if kind < 1 {
+		return nil, errNetwork
+	}
+	return u.Store.List(ctx, prefix, after, limit)
+}
+
 func (u *unreliable) Get(ctx context.Context, key string, pos, n int64) ([]byte, error) {
 	kind, delay := u.draw()
 	time.Sleep(delay)
@@ -79,6 +111,8 @@ type chaos struct {
 	*world
 	r     *rand.Rand
 	store *unreliable
+	// ending: whoever is left collects.
+	ending atomic.Bool
 
 	mu     sync.Mutex
 	nodes  []*node
@@ -101,6 +135,12 @@ func (c *chaos) AskRelease(ctx context.Context, from metadata.Incarnation, claim
 	return c.world.AskRelease(ctx, from, claims)
 }
 
+// setOwners writes an owner list; c.mu is held.
+func (c *chaos) setOwners(tp metadata.TopicPartition, list []metadata.Owner) {
+	c.owners[tp] = list
+	c.put(metadata.PartitionKey(tp), metadata.Partition{Owners: list})
+}
+
 // move lets a random node claim and lead a random partition.
 func (c *chaos) move(ctx context.Context, partitions int) {
 	tp := partition(int32(c.number(partitions)))
@@ -117,7 +157,7 @@ func (c *chaos) move(ctx context.Context, partitions int) {
 		epoch = newest.Epoch + 1
 	}
 	list = append(list[:len(list):len(list)], metadata.Owner{Incarnation: n.cfg.Incarnation, Epoch: epoch})
-	c.owners[tp] = list
+	c.setOwners(tp, list)
 	c.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
@@ -134,7 +174,7 @@ func (c *chaos) trim(n *node) func([]Claim) {
 			for i, o := range list {
 				if o.Incarnation == n.cfg.Incarnation && o.Epoch == claim.Epoch {
 					dropped := list[:i]
-					c.owners[claim.Partition] = list[i:]
+					c.setOwners(claim.Partition, list[i:])
 					for _, d := range dropped {
 						c.world.mu.Lock()
 						l := c.world.logs[d.Incarnation]
@@ -157,6 +197,12 @@ func (c *chaos) replace(i int) {
 		cfg.CheckpointSlots, cfg.CheckpointInterval = 20, 2*time.Second
 		cfg.TailBytes, cfg.ExtentCacheBytes, cfg.UnflushedBytesMax = 64<<10, 64<<10, 16<<20
 		cfg.PutTimeout = time.Second
+		tiny(cfg)
+		cfg.TierAge = time.Duration(100+c.number(1500)) * time.Millisecond
+		cfg.SegmentBytes, cfg.SegmentBytesMax, cfg.BlockBytes = 1500, 3000, 200
+		cfg.CheckpointInterval, cfg.SweepInterval, cfg.SweepAge = time.Second, 500*time.Millisecond, time.Millisecond
+		collects := c.number(2) == 0
+		cfg.Collects = func() bool { return collects || c.ending.Load() }
 	}
 	n := c.world.start(c.store)
 	c.mu.Lock()
@@ -196,8 +242,12 @@ func (c *chaos) read(ctx context.Context, partitions int) {
 			continue
 		}
 		if p, err := n.Partition(tp); err == nil {
-			if hw := p.Offsets().HighWatermark; hw <= before {
+			hw := p.Offsets().HighWatermark
+			if hw <= before {
 				c.t.Errorf("%s tells high watermark %d of %s after offset %d was acknowledged", n.cfg.Incarnation, hw, tp, before)
+			}
+			if _, err := p.Read(ctx, int64(c.number(int(hw))), 100); errors.Is(err, ErrDataLoss) || errors.Is(err, ErrCorrupt) {
+				c.t.Errorf("%s reads %s: %v", n.cfg.Incarnation, tp, err)
 			}
 		}
 	}
@@ -259,20 +309,27 @@ func TestChaos(t *testing.T) {
 	if testing.Short() {
 		seeds = min(seeds, 5)
 	}
+	seen := make(map[string]int)
 	for i := range seeds {
 		seed := first + uint64(i)
-		if !t.Run(fmt.Sprint(seed), func(t *testing.T) { synctest.Test(t, func(t *testing.T) { runChaos(t, seed, func() {}) }) }) {
+		if !t.Run(fmt.Sprint(seed), func(t *testing.T) { synctest.Test(t, func(t *testing.T) { runChaos(t, seed, seen, func() {}) }) }) {
 			t.Fatalf("TIDEMARK_SEED=%d repeats it", seed)
+		}
+	}
+	t.Log(seen)
+	for _, kind := range []string{"create s", "create x", "delete w", "delete s", "delete x", "delete k"} {
+		if seen[kind] == 0 && seeds > 1 {
+			t.Errorf("%q never happened", kind)
 		}
 	}
 }
 
 // runChaos calls calm when faults shall end, before it reads everything back.
-func runChaos(t *testing.T, seed uint64, calm func()) {
+func runChaos(t *testing.T, seed uint64, seen map[string]int, calm func()) {
 	const partitions, producersEach, values = 3, 2, 40
 	c := &chaos{world: newWorld(t), r: rand.New(rand.NewPCG(seed, 1)), nodes: make([]*node, 3), owners: make(map[metadata.TopicPartition][]metadata.Owner), acked: make(map[metadata.TopicPartition]int64)}
 	bucket := mem.New()
-	c.store = &unreliable{Store: bucket, r: rand.New(rand.NewPCG(seed, 2)), rate: 0.2}
+	c.store = &unreliable{Store: bucket, r: rand.New(rand.NewPCG(seed, 2)), rate: 0.2, seen: seen}
 	for i := range c.nodes {
 		c.replace(i)
 	}
@@ -313,19 +370,58 @@ func runChaos(t *testing.T, seed uint64, calm func()) {
 	calm()
 	c.replace(0)
 	last := c.nodes[0]
-	for i := range partitions {
-		tp := partition(int32(i))
-		list := c.owners[tp]
-		list = append(list, metadata.Owner{Incarnation: last.cfg.Incarnation, Epoch: list[len(list)-1].Epoch + 1})
-		checkChaos(t, readAll(t, c.lead(last, tp, list), 0, 1000), results, i, partitions)
-	}
+	c.check(last, results, partitions)
 	if stuck {
 		t.Error("producers made no progress")
 	}
 	c.store.late.Wait()
+	c.world.store = bucket
+	c.checkCollected(last, partitions)
+	c.replace(1) // by a fault of nobody's, and with nothing in memory
+	c.check(c.nodes[1], results, partitions)
 	for _, l := range c.world.logs {
 		l.fail(ErrFenced)
 	}
+}
+
+// check has n lead everything and reads it all.
+func (c *chaos) check(n *node, results []map[int]int64, partitions int) {
+	c.t.Helper()
+	for i := range partitions {
+		tp := partition(int32(i))
+		c.mu.Lock()
+		list := c.owners[tp]
+		list = append(list[:len(list):len(list)], metadata.Owner{Incarnation: n.cfg.Incarnation, Epoch: list[len(list)-1].Epoch + 1})
+		c.setOwners(tp, list)
+		c.mu.Unlock()
+		checkChaos(c.t, readAll(c.t, c.lead(n, tp, list), 0, 1000), results, i, partitions)
+	}
+}
+
+// checkCollected ends all other incarnations and waits: then everything is in
+// segments, and of the rest there is only what must be.
+func (c *chaos) checkCollected(last *node, partitions int) {
+	c.t.Helper()
+	for _, l := range c.world.logs {
+		if l != last.Log {
+			l.fail(ErrFenced)
+		}
+	}
+	dead, err := c.chains.Abandoned(c.t.Context())
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	for _, inc := range dead {
+		if inc == last.cfg.Incarnation {
+			continue
+		}
+		if _, err := last.Seal(c.t.Context(), inc); err != nil {
+			c.t.Fatal(err)
+		}
+	}
+	c.ending.Store(true)
+	time.Sleep(time.Minute)
+	c.checkAccounted(last, partitions)
 }
 
 func checkChaos(t *testing.T, log []string, results []map[int]int64, p, partitions int) {

@@ -64,11 +64,11 @@ func (l *Log) writeCheckpoint(ctx context.Context) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	if l.committed.Load() <= l.checkpoint.Load() {
-		return nil
-	}
 	ctx, cancel := context.WithTimeout(ctx, checkpointTimeout)
 	defer cancel()
+	if l.committed.Load() <= l.checkpoint.Load() {
+		return l.announce(ctx)
+	}
 	if err := l.pageOut(ctx); err != nil {
 		return l.checkpointed(fmt.Errorf("write manifest page: %w", err))
 	}
@@ -85,7 +85,7 @@ func (l *Log) writeCheckpoint(ctx context.Context) error {
 	if err != nil {
 		return l.checkpointed(err)
 	}
-	if err := l.createSame(ctx, wal.CheckpointKey(l.cfg.Incarnation, s.slot), b, true); err != nil {
+	if err := l.createSame(ctx, wal.CheckpointKey(l.cfg.Incarnation, s.slot), true, b); err != nil {
 		return l.checkpointed(fmt.Errorf("write checkpoint: %w", err))
 	}
 	if err := failpoint.Hit(failpoint.CheckpointMid); err != nil {
@@ -103,10 +103,31 @@ func (l *Log) writeCheckpoint(ctx context.Context) error {
 			l.cfg.Logger.Info("old checkpoint not deleted", "slot", old, "error", err)
 		}
 	}
-	if l.onCheckpoint != nil && len(s.claims) > 0 {
-		l.onCheckpoint(s.claims)
+	l.releases.checkpointed(s.slot, s.floors)
+	l.announced = s.claims
+	if err := l.announce(ctx); err != nil {
+		return l.checkpointed(err)
 	}
 	return l.checkpointed(nil)
+}
+
+// announce tells of the claims in the newest checkpoint, once what they rest on
+// of other chains is written down as owed: after that the predecessors' owner
+// entries go, and with them what protected it. The caller has the turn to make a
+// checkpoint.
+func (l *Log) announce(ctx context.Context) error {
+	if len(l.announced) == 0 {
+		return nil
+	}
+	if err := l.publishDebts(ctx); err != nil {
+		return fmt.Errorf("write down what is owed: %w", err)
+	}
+	if l.onCheckpoint != nil {
+		l.onCheckpoint(l.announced)
+	}
+	l.announced = nil
+	l.collectSoon()
+	return nil
 }
 
 func (l *Log) checkpointed(err error) error {
@@ -118,12 +139,14 @@ func (l *Log) checkpointed(err error) error {
 	return err
 }
 
-// createSame binds key to b, trying again until it is known to be bound. With
-// other, different bytes of an earlier try are accepted: both say the same of
-// the same slots, and pages are only ever an other way to say it.
-func (l *Log) createSame(ctx context.Context, key string, b []byte, other bool) error {
+var errOtherBytes = errors.New("object holds other bytes")
+
+// createSame binds key to the parts, trying again until it is known to be bound.
+// With other, different bytes of an earlier try are accepted: both say the same.
+// Otherwise they are errOtherBytes.
+func (l *Log) createSame(ctx context.Context, key string, other bool, parts ...[]byte) error {
 	for attempt := 0; ; attempt++ {
-		err := l.cfg.Store.Create(ctx, key, b)
+		err := l.cfg.Store.Create(ctx, key, parts...)
 		if err == nil {
 			return nil
 		}
@@ -133,50 +156,14 @@ func (l *Log) createSame(ctx context.Context, key string, b []byte, other bool) 
 			}
 			var found []byte
 			if found, err = l.cfg.Store.Get(ctx, key, 0, -1); err == nil {
-				if bytes.Equal(found, b) {
+				if bytes.Equal(found, bytes.Join(parts, nil)) {
 					return nil
 				}
-				return fmt.Errorf("%s holds other bytes", key)
+				return fmt.Errorf("%w: %s", errOtherBytes, key)
 			}
 		}
 		if attempt == 4 || !sleep(ctx, l.done, backoff(attempt)) {
 			return err
 		}
 	}
-}
-
-// pageOut writes manifest pages for partitions whose tail has grown long.
-func (l *Log) pageOut(ctx context.Context) error {
-	l.partsMu.RLock()
-	parts := make([]*Partition, 0, len(l.parts))
-	for _, p := range l.parts {
-		parts = append(parts, p)
-	}
-	l.partsMu.RUnlock()
-	for _, p := range parts {
-		for {
-			p.mu.RLock()
-			refs, page, due := p.manifest.pageOut()
-			due = due && p.phase == serving
-			p.mu.RUnlock()
-			if !due {
-				break
-			}
-			b, err := wal.EncodePage(l.cfg.Cluster, l.cfg.Incarnation, page.Number, refs)
-			if err != nil {
-				return err
-			}
-			if err := failpoint.Hit(failpoint.BeforePage); err != nil {
-				return err
-			}
-			if err := l.createSame(ctx, wal.PageKey(p.tp, page.Epoch, page.Number), b, false); err != nil {
-				return err
-			}
-			p.mu.Lock()
-			p.manifest.paged(page)
-			p.encoded = nil
-			p.mu.Unlock()
-		}
-	}
-	return nil
 }

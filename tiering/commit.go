@@ -18,6 +18,8 @@ type snapshot struct {
 	states []byte
 	claims []Claim // of open partitions
 	kept   int     // others whose state is still needed
+	// floors are the lowest slots that the open partitions rest on.
+	floors []wal.SlotFloor
 }
 
 // commitLoop commits slots in order: slot n when 0..n are durable. An object
@@ -60,11 +62,15 @@ func (l *Log) commit(f *flush) {
 	for i := range f.head.Extents {
 		e := &f.head.Extents[i]
 		ref := e.Ref(l.cfg.Incarnation, f.slot, f.head.Len)
-		if err := f.order[i].commit(ref, e.Rows, now.UnixMilli()); err != nil {
+		if err := f.order[i].commit(ref, e.Rows, now); err != nil {
 			// Appends assign offsets in order; nothing but a defect of this
 			// program can bring this about, and going on would acknowledge it.
 			panic(err)
 		}
+	}
+	if len(f.head.Extents) > 0 {
+		l.garbage.slot(f.slot)
+		l.tierSoon()
 	}
 	l.committed.Store(f.slot + 1)
 	for _, do := range f.onCommit {
@@ -91,21 +97,19 @@ func (l *Log) commit(f *flush) {
 // snapshot encodes the committed state of every open partition. It runs in the
 // commit loop, between two slots, so that it describes exactly the slots below.
 func (l *Log) snapshot() snapshot {
-	l.partsMu.RLock()
-	parts := make([]*Partition, 0, len(l.parts))
-	for _, p := range l.parts {
-		parts = append(parts, p)
-	}
-	l.partsMu.RUnlock()
+	parts := l.openParts()
 	s := snapshot{slot: l.committed.Load()}
 	s.states, s.kept = l.releases.states()
 	expire := time.Now().Add(-l.cfg.ProducerExpiration).UnixMilli()
 	for _, p := range parts {
-		state, open := p.encodeState(expire)
-		s.states = append(s.states, state...)
+		state, floors, open := p.encodeState(expire)
+		if state != nil {
+			s.states = wal.AppendToCheckpoint(s.states, state)
+		}
 		switch {
 		case open:
 			s.claims = append(s.claims, Claim{Partition: p.tp, Epoch: p.epoch})
+			s.floors = lowest(s.floors, floors)
 		case state != nil:
 			s.kept++
 		default:

@@ -16,11 +16,12 @@ const (
 
 // compressor stores extents that came uncompressed as zstd frames, where that
 // saves at least an eighth. It samples by topic: after an extent that did not
-// shrink, the next ones of the topic are not tried. Used by the flush loop only.
+// shrink, the next ones of the topic are not tried. For one goroutine.
 type compressor struct {
-	once sync.Once
-	w    *zstd.Encoder
-	skip map[metadata.TopicID]int
+	level zstd.EncoderLevel // zero: the fastest
+	once  sync.Once
+	w     *zstd.Encoder
+	skip  map[metadata.TopicID]int
 }
 
 // compress returns what to store for raw, and whether that is a zstd frame.
@@ -30,7 +31,8 @@ func (c *compressor) compress(topic metadata.TopicID, raw []byte) ([]byte, bool)
 	}
 	c.once.Do(func() {
 		// The options are constants that NewWriter accepts.
-		c.w, _ = zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false))
+		level := max(c.level, zstd.SpeedFastest)
+		c.w, _ = zstd.NewWriter(nil, zstd.WithEncoderLevel(level), zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false))
 		c.skip = make(map[metadata.TopicID]int)
 	})
 	if n := c.skip[topic]; n > 0 {

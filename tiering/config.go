@@ -27,6 +27,29 @@ type Chains interface {
 	// RecordEnd records end unless an end is recorded, ends the session of inc,
 	// and returns the end that stands.
 	RecordEnd(ctx context.Context, inc metadata.Incarnation, end uint64) (uint64, error)
+	// Trimmed publishes that nobody needs the slots of inc below slot, and that
+	// those below deleted are gone. It lowers neither. ErrFenced when the chain's
+	// end is recorded.
+	Trimmed(ctx context.Context, inc metadata.Incarnation, slot, deleted uint64) error
+	// Owe writes the lowest slot of the chain of that a manifest of heir's lies in,
+	// nil when none does. ErrFenced when the end of heir's chain is recorded.
+	Owe(ctx context.Context, heir, of metadata.Incarnation, slot *uint64) error
+	// LowestDebt returns the lowest slot of inc that any heir owes, as it is at some
+	// moment after the call; false when none owes any.
+	LowestDebt(ctx context.Context, inc metadata.Incarnation) (slot uint64, any bool, err error)
+	// Collect raises the marks of sealed chains that nobody needs to recover any
+	// more, and returns what may be deleted of them. A chain keeps the newest keep
+	// slots below its end.
+	Collect(ctx context.Context, keep uint64) ([]metadata.SealedChain, error)
+	// Abandoned returns the chains that have no end and whose broker is not
+	// registered.
+	Abandoned(ctx context.Context) ([]metadata.Incarnation, error)
+	// Collected notes that everything of a sealed chain below slot is deleted and,
+	// with all, that nothing more ever will be.
+	Collected(ctx context.Context, inc metadata.Incarnation, slot uint64, all bool) error
+	// Owners returns the owner lists of all partitions as they are at one moment
+	// after the call.
+	Owners(ctx context.Context) (map[metadata.TopicPartition][]metadata.Owner, error)
 }
 
 // Peers is how a successor asks a live predecessor to give partitions up. Any
@@ -102,6 +125,35 @@ type Config struct {
 	// Kafka's producer.id.expiration.ms).
 	ProducerExpiration time.Duration
 
+	// TierInterval (10 s) is how often partitions are looked at that hold something
+	// in write-ahead objects. One with SegmentBytes (32 MiB) of it gets a segment of
+	// its own. When something has waited for TierAge (10 min), or all together are
+	// TierBytes (4 GiB), the rest goes into segments that partitions share. No
+	// segment is larger than SegmentBytesMax (128 MiB), which also bounds the memory
+	// that tiering takes. Longer costs recovery and disk cache, shorter costs more,
+	// smaller objects.
+	TierInterval, TierAge         time.Duration
+	TierBytes                     int64
+	SegmentBytes, SegmentBytesMax int64
+	// BlockBytes is how much of a segment is read at least (1 MiB).
+	BlockBytes int
+	// CollectInterval (1 min) is how often a broker with something to delete looks
+	// whether it may, DeleteRate (500) how many objects a second it deletes then.
+	CollectInterval time.Duration
+	DeleteRate      int
+	// AbandonedAge (10 min) is how long a chain may be seen without an end and
+	// without a registered broker before whoever collects seals it. A broker that
+	// led nothing when it died is missed by nobody else, and what it owed would stay
+	// for ever.
+	AbandonedAge time.Duration
+	// SweepInterval (6 h) is how often objects are listed that failures left
+	// behind, SweepAge (24 h) the age from which such an object is deleted. It is a
+	// courtesy to whoever looks into a failure; nothing rests on it.
+	SweepInterval, SweepAge time.Duration
+	// Collects tells whether this broker deletes what sealed chains leave; one of
+	// the cluster at a time is enough. nil: it does.
+	Collects func() bool
+
 	// Clock measures time that also passes while the machine is suspended.
 	Clock      func() time.Duration
 	Registerer prometheus.Registerer
@@ -128,6 +180,20 @@ func (c *Config) ensureDefaults() {
 	setDefault(&c.CheckpointSlots, 256)
 	setDefault(&c.ReleaseTimeout, 2*time.Second)
 	setDefault(&c.ProducerExpiration, 24*time.Hour)
+	setDefault(&c.TierInterval, 10*time.Second)
+	setDefault(&c.TierAge, 10*time.Minute)
+	setDefault(&c.TierBytes, 4<<30)
+	setDefault(&c.SegmentBytes, 32<<20)
+	setDefault(&c.SegmentBytesMax, 128<<20)
+	setDefault(&c.BlockBytes, 1<<20)
+	setDefault(&c.CollectInterval, time.Minute)
+	setDefault(&c.DeleteRate, 500)
+	setDefault(&c.AbandonedAge, 10*time.Minute)
+	setDefault(&c.SweepInterval, 6*time.Hour)
+	setDefault(&c.SweepAge, 24*time.Hour)
+	if c.Collects == nil {
+		c.Collects = func() bool { return true }
+	}
 	if c.Clock == nil {
 		c.Clock = bootTime
 	}
@@ -146,6 +212,10 @@ func (c *Config) ensureDefaults() {
 // bytes, 38 in the index) well below wal.MaxHead.
 const flushBytesLimit = 32 << 20
 
+// segmentBytesLimit keeps a segment, which may be a batch larger than it was
+// meant to be, below what one request may carry.
+const segmentBytesLimit = 512 << 20
+
 func (c *Config) validate() error {
 	var errs []error
 	need := func(ok bool, format string, args ...any) {
@@ -159,6 +229,8 @@ func (c *Config) validate() error {
 	need(c.FlushBytesMax >= c.FlushBytes, "largest object (%d bytes) below the flush size (%d bytes)", c.FlushBytesMax, c.FlushBytes)
 	need(c.FlushBytesMax <= flushBytesLimit, "largest object (%d bytes) above %d bytes, whose index is sure to be readable", c.FlushBytesMax, flushBytesLimit)
 	need(c.UnflushedBytesMax >= int64(c.FlushBytesMax), "unflushed limit (%d bytes) below the largest object (%d bytes)", c.UnflushedBytesMax, c.FlushBytesMax)
+	need(c.SegmentBytesMax >= c.SegmentBytes, "largest segment (%d bytes) below the least of a partition's own (%d bytes)", c.SegmentBytesMax, c.SegmentBytes)
+	need(c.SegmentBytesMax <= segmentBytesLimit, "largest segment (%d bytes) above %d bytes", c.SegmentBytesMax, int64(segmentBytesLimit))
 	return errors.Join(errs...)
 }
 

@@ -7,6 +7,7 @@ import (
 	"hash/crc32"
 	"time"
 
+	"github.com/tidemark-io/tidemark/metadata"
 	"github.com/tidemark-io/tidemark/tiering/object"
 	"github.com/tidemark-io/tidemark/tiering/seeded"
 	"github.com/tidemark-io/tidemark/tiering/wal"
@@ -14,12 +15,14 @@ import (
 
 const (
 	pageCacheBytes = 32 << 20
-	refBytes       = 80
+	refBytes       = 96
+	segmentBytes   = 128 // of a wal.SegmentRef in memory
 	fetchTimeout   = 30 * time.Second
 )
 
-// extentID names an extent for ever.
+// extentID names an extent, or a block of a segment, for ever.
 type extentID struct {
+	object   string
 	inc      incarnation
 	slot     uint64
 	position int64
@@ -29,13 +32,13 @@ func idOf(ref *wal.ExtentRef) extentID {
 	if seeded.KeyFromBaseOffset {
 		return extentID{position: ref.Base}
 	}
-	return extentID{ref.Incarnation, ref.Slot, ref.Position}
+	return extentID{ref.Object, ref.Incarnation, ref.Slot, ref.Position}
 }
 
 // extent returns an extent's batches as served: from the memory tail, from the
 // verified extents, or from disk cache and bucket. release gives memory back.
 func (l *Log) extent(ctx context.Context, ref *wal.ExtentRef) (b []byte, release func(), err error) {
-	if ref.Incarnation == l.cfg.Incarnation {
+	if ref.Incarnation == l.cfg.Incarnation && ref.Object == "" {
 		if b, buf := l.tail.get(ref); buf != nil {
 			l.m.reads.WithLabelValues("memory").Add(float64(len(b)))
 			return b, buf.release, nil
@@ -58,8 +61,10 @@ func (l *Log) extent(ctx context.Context, ref *wal.ExtentRef) (b []byte, release
 
 // fetchExtent reads an extent and checks it before anyone sees it. What the
 // cache holds may be damaged; the bucket is asked before the bytes are given up.
+// ErrDataLoss means that the object is gone: whether it should be, the caller
+// finds out from the manifest as it is then.
 func (l *Log) fetchExtent(ctx context.Context, ref *wal.ExtentRef) ([]byte, error) {
-	key := wal.SlotKey(ref.Incarnation, ref.Slot)
+	key := ref.Key()
 	stored, err := l.readRange(ctx, key, ref.Position, ref.Len)
 	if err == nil {
 		var b []byte
@@ -67,9 +72,7 @@ func (l *Log) fetchExtent(ctx context.Context, ref *wal.ExtentRef) ([]byte, erro
 			return b, nil
 		}
 		l.cfg.Logger.Warn("extent failed its checksum, reading it again from the bucket", "key", key, "position", ref.Position, "error", err)
-		for index := ref.Position / ChunkLen; l.cfg.Cache != nil && index*ChunkLen < ref.Position+ref.Len; index++ {
-			l.cfg.Cache.Drop(key, index)
-		}
+		l.dropChunks(key, ref.Position, ref.Len)
 	}
 	if !errors.Is(err, object.ErrNotFound) {
 		if stored, err = l.cfg.Store.Get(ctx, key, ref.Position, ref.Len); err == nil {
@@ -82,7 +85,6 @@ func (l *Log) fetchExtent(ctx context.Context, ref *wal.ExtentRef) ([]byte, erro
 		}
 	}
 	if errors.Is(err, object.ErrNotFound) {
-		l.cfg.Logger.Error("object named by a manifest is missing from the bucket", "key", key)
 		return nil, fmt.Errorf("%w: %s", ErrDataLoss, key)
 	}
 	return nil, fmt.Errorf("%w: %s: %w", ErrStoreUnavailable, key, err)
@@ -144,12 +146,8 @@ func (l *Log) loadPage(ctx context.Context, p *Partition, ref wal.PageRef) ([]wa
 		ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 		defer cancel()
 		b, err := l.cfg.Store.Get(ctx, key, 0, -1)
-		if errors.Is(err, object.ErrNotFound) {
-			l.cfg.Logger.Error("manifest page is missing from the bucket", "key", key)
-			return nil, fmt.Errorf("%w: %s", ErrDataLoss, key)
-		}
 		if err != nil {
-			return nil, fmt.Errorf("%w: %s: %w", ErrStoreUnavailable, key, err)
+			return nil, missing(key, err)
 		}
 		refs, err := wal.DecodePage(b, l.cfg.Cluster, ref)
 		if err != nil {
@@ -157,4 +155,72 @@ func (l *Log) loadPage(ctx context.Context, p *Partition, ref wal.PageRef) ([]wa
 		}
 		return refs, nil
 	})
+}
+
+// missing tells an object that is gone from a bucket that does not answer.
+func missing(key string, err error) error {
+	if errors.Is(err, object.ErrNotFound) {
+		return fmt.Errorf("%w: %s", ErrDataLoss, key)
+	}
+	return fmt.Errorf("%w: %s: %w", ErrStoreUnavailable, key, err)
+}
+
+// loadSegmentPage returns the segments that a manifest page names.
+func (l *Log) loadSegmentPage(ctx context.Context, tp metadata.TopicPartition, ref wal.PageRef) ([]wal.SegmentRef, error) {
+	key := wal.PageKey(tp, ref.Epoch, ref.Number)
+	return l.segmentPages.get(ctx, key, func(ctx context.Context) ([]wal.SegmentRef, error) {
+		ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
+		defer cancel()
+		b, err := l.cfg.Store.Get(ctx, key, 0, -1)
+		if err != nil {
+			return nil, missing(key, err)
+		}
+		refs, err := wal.DecodeSegmentPage(b, l.cfg.Cluster, ref)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %s: %w", ErrCorrupt, key, err)
+		}
+		return refs, nil
+	})
+}
+
+// loadSection returns the blocks of a partition's section of a segment.
+func (l *Log) loadSection(ctx context.Context, tp metadata.TopicPartition, ref *wal.SegmentRef) ([]wal.ExtentRef, error) {
+	key, r := wal.SegmentKey(tp, ref), *ref
+	return l.pages.get(ctx, fmt.Sprintf("%s@%d", key, ref.Position), func(ctx context.Context) ([]wal.ExtentRef, error) {
+		ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
+		defer cancel()
+		s, err := l.fetchSection(ctx, tp, &r)
+		if err != nil {
+			return nil, err
+		}
+		return s.Extents(key), nil
+	})
+}
+
+// fetchSection reads a section and checks it. What the cache holds may be
+// damaged; the bucket is asked before it is given up.
+func (l *Log) fetchSection(ctx context.Context, tp metadata.TopicPartition, ref *wal.SegmentRef) (*wal.Section, error) {
+	key := wal.SegmentKey(tp, ref)
+	if b, err := l.readRange(ctx, key, ref.Position, ref.Len); err == nil {
+		if s, err := wal.DecodeSection(b, tp, ref); err == nil {
+			return s, nil
+		}
+		l.dropChunks(key, ref.Position, ref.Len)
+	}
+	b, err := l.cfg.Store.Get(ctx, key, ref.Position, ref.Len)
+	if err != nil {
+		return nil, missing(key, err)
+	}
+	s, err := wal.DecodeSection(b, tp, ref)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrCorrupt, key, err)
+	}
+	return s, nil
+}
+
+// dropChunks makes the cache forget a range that failed its checks.
+func (l *Log) dropChunks(key string, pos, length int64) {
+	for index := pos / ChunkLen; l.cfg.Cache != nil && index*ChunkLen < pos+length; index++ {
+		l.cfg.Cache.Drop(key, index)
+	}
 }

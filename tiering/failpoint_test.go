@@ -46,7 +46,7 @@ func TestChaosAtFailpoints(t *testing.T) {
 			return fmt.Errorf("%w: %s", failpoint.ErrInjected, p)
 		})
 		ok := t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { runChaos(t, seed, undo) })
+			synctest.Test(t, func(t *testing.T) { runChaos(t, seed, make(map[string]int), undo) })
 		})
 		undo()
 		if !ok {
@@ -58,7 +58,8 @@ func TestChaosAtFailpoints(t *testing.T) {
 	}
 	for _, p := range []failpoint.Point{failpoint.BeforePut, failpoint.AfterPut, failpoint.BeforeHW, failpoint.CheckpointMid,
 		failpoint.BeforeRelease, failpoint.AfterRelease, failpoint.BeforeFence, failpoint.AfterFence, failpoint.AfterSeal,
-		failpoint.BeforeOpen, failpoint.AfterOpen} {
+		failpoint.BeforeOpen, failpoint.AfterOpen,
+		failpoint.BeforeSegment, failpoint.AfterSegment, failpoint.AfterAdd, failpoint.BeforeTrim, failpoint.AfterTrim, failpoint.BeforeDelete} {
 		if fired[p] == 0 {
 			t.Errorf("no error came from %s", p)
 		}

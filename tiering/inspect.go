@@ -117,6 +117,90 @@ func (i *Inspector) Page(ctx context.Context, tp metadata.TopicPartition, ref wa
 	return refs, nil
 }
 
+// SegmentPage is Page for a page of segments.
+func (i *Inspector) SegmentPage(ctx context.Context, tp metadata.TopicPartition, ref wal.PageRef) ([]wal.SegmentRef, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	key := wal.PageKey(tp, ref.Epoch, ref.Number)
+	b, err := i.log.cfg.Store.Get(ctx, key, 0, -1)
+	if errors.Is(err, object.ErrNotFound) {
+		return nil, fmt.Errorf("%w: %s", ErrDataLoss, key)
+	}
+	if err != nil {
+		return nil, err
+	}
+	refs, err := wal.DecodeSegmentPage(b, i.log.cfg.Cluster, ref)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrCorrupt, key, err)
+	}
+	return refs, nil
+}
+
+// Section reads the index of a partition's part of a segment. ErrDataLoss when
+// the segment is missing, ErrCorrupt when it is damaged or says something else
+// than ref.
+func (i *Inspector) Section(ctx context.Context, tp metadata.TopicPartition, ref *wal.SegmentRef) (*wal.Section, error) {
+	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
+	defer cancel()
+	return i.log.fetchSection(ctx, tp, ref)
+}
+
+// SharedPartitions returns the partitions that a shared segment has sections of.
+func (i *Inspector) SharedPartitions(ctx context.Context, key string) ([]metadata.TopicPartition, error) {
+	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
+	defer cancel()
+	b, err := i.log.cfg.Store.Get(ctx, key, 0, headGuess)
+	if err != nil {
+		return nil, missing(key, err)
+	}
+	n, err := wal.SegmentHeadLen(b)
+	if err == nil && n > len(b) {
+		if b, err = i.log.cfg.Store.Get(ctx, key, 0, int64(n)); err != nil {
+			return nil, missing(key, err)
+		}
+	}
+	var h *wal.SegmentHead
+	if err == nil {
+		h, err = wal.DecodeSegmentHead(b)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrCorrupt, key, err)
+	}
+	var parts []metadata.TopicPartition
+	for s := range h.Sections {
+		parts = append(parts, h.Sections[s].Partition)
+	}
+	return parts, nil
+}
+
+// Current is the state of a chain as it is now: of one that is not sealed, up to
+// its first free slot.
+func (i *Inspector) Current(ctx context.Context, inc metadata.Incarnation, chain metadata.Chain) (*ChainState, error) {
+	ctx, cancel := context.WithTimeout(ctx, recoveryTimeout)
+	defer cancel()
+	hs := heads{}
+	for end := chain.Checkpoint; chain.End == nil; end += headsAtOnce {
+		run, err := i.log.readHeads(ctx, inc, end, headsAtOnce, hs)
+		if err != nil {
+			return nil, err
+		}
+		if len(run) == headsAtOnce && run[len(run)-1].Kind == wal.Data {
+			continue
+		}
+		end += uint64(len(run))
+		if n := len(run); n > 0 && run[n-1].Kind == wal.Fence {
+			end--
+		}
+		chain.End = &end
+		break
+	}
+	state, err := i.log.replayFrom(ctx, inc, chain, hs)
+	if err != nil {
+		return nil, err
+	}
+	return &ChainState{state}, nil
+}
+
 // ReleasedEnd returns the end offset that a RELEASE states; false when the epoch
 // had never opened.
 func ReleasedEnd(r *wal.Record) (end int64, opened bool, err error) {

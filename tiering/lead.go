@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -93,7 +94,7 @@ func (l *Log) prepare(ctx context.Context, c *closer, r LeadRequest) (*openAttem
 	if err := m.open(own.Epoch); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
-	return &openAttempt{p: &Partition{log: l, tp: r.Partition, epoch: own.Epoch, manifest: m, end: m.end}}, nil
+	return &openAttempt{p: &Partition{log: l, tp: r.Partition, epoch: own.Epoch, editing: make(chan struct{}, 1), manifest: m, end: m.end}}, nil
 }
 
 // commit registers the partition and sends its OPEN on its way.
@@ -125,6 +126,10 @@ func (p *Partition) serve() {
 	p.mu.Lock()
 	if p.phase == opening { // else it was dropped
 		p.phase = serving
+	}
+	if p.manifest.untiered > 0 {
+		p.waiting = time.Now()
+		p.log.tierSoon()
 	}
 	p.mu.Unlock()
 	p.notify()
@@ -271,8 +276,8 @@ func (c *closer) inherit(ctx context.Context, tp metadata.TopicPartition, owners
 		if err := m.open(epochs[i]); err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
 		}
-		for _, a := range onTop[i].added {
-			if err := m.apply(a.ref, a.rows, nowMillis()); err != nil {
+		for j := range onTop[i].added {
+			if err := m.change(&onTop[i].added[j], nowMillis()); err != nil {
 				return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
 			}
 		}

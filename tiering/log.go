@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tidemark-io/tidemark/metadata"
@@ -23,10 +24,12 @@ type Log struct {
 	room  admission
 	tail  *memoryTail
 	hot   *lru[extentID, []byte]        // verified extents, as served
-	pages *lru[string, []wal.ExtentRef] // manifest pages, by key
-	gate  authority
-	tasks tasks
-	comp  compressor
+	pages *lru[string, []wal.ExtentRef] // manifest pages of extents, and the sections of segments
+	// segmentPages are manifest pages of segments, by key.
+	segmentPages *lru[string, []wal.SegmentRef]
+	gate         authority
+	tasks        tasks
+	comp         compressor
 
 	// done closes when the incarnation is over; err says how, and is set before.
 	done chan struct{}
@@ -72,8 +75,21 @@ type Log struct {
 	releases     releaseBook
 
 	recoveries recoveries
-	// checkpointing holds the turn to make a checkpoint.
+	// checkpointing holds the turn to make a checkpoint, and to announce it; what
+	// follows belongs to who has it.
 	checkpointing chan struct{}
+	announced     []Claim                         // of the newest checkpoint, until they are
+	debts         map[metadata.Incarnation]uint64 // as written down
+
+	// tiering: the tiering timer runs. tierable starts it.
+	tiering  atomic.Bool
+	tierable chan struct{}
+	tierComp compressor // of the tiering loop
+	unnamed  keySet     // segments that were, or are being, written and not published yet
+	// collectable wakes the collector; it holds at most one token.
+	collectable chan struct{}
+	garbage     garbage
+	abandoned   map[metadata.Incarnation]time.Time // since when they were seen so; the collector's
 }
 
 // Open starts a chain: it binds slot 0 to a START object. The caller runs Run.
@@ -93,6 +109,10 @@ func Open(ctx context.Context, cfg Config) (*Log, error) {
 		snapshots:     make(chan chan snapshot),
 		soon:          make(chan struct{}, 1),
 		checkpointing: make(chan struct{}, 1),
+		debts:         make(map[metadata.Incarnation]uint64),
+		tierable:      make(chan struct{}, 1),
+		tierComp:      compressor{level: zstd.SpeedDefault},
+		collectable:   make(chan struct{}, 1),
 		unresolved:    make(map[uint64]*flush),
 		pacer:         newPacer(cfg.FlushSpacing, cfg.FlushBudget),
 		parts:         make(map[metadata.TopicPartition]*Partition),
@@ -101,6 +121,7 @@ func Open(ctx context.Context, cfg Config) (*Log, error) {
 	}
 	l.hot = newLRU[extentID](&l.tasks, cfg.ExtentCacheBytes, func(b []byte) int64 { return int64(cap(b)) })
 	l.pages = newLRU[string](&l.tasks, pageCacheBytes, func(r []wal.ExtentRef) int64 { return int64(cap(r)) * refBytes })
+	l.segmentPages = newLRU[string](&l.tasks, pageCacheBytes/4, func(r []wal.SegmentRef) int64 { return int64(cap(r)) * segmentBytes })
 	l.room.limit, l.room.done = cfg.UnflushedBytesMax, l.done
 	l.recoveries.init()
 	l.releases.init()
@@ -151,6 +172,9 @@ func (l *Log) Run(ctx context.Context) error {
 	g.Go(func() error { l.flushLoop(ctx); return nil })
 	g.Go(func() error { l.commitLoop(ctx); return nil })
 	g.Go(func() error { l.checkpointLoop(ctx); return nil })
+	g.Go(func() error { l.tierLoop(ctx); return nil })
+	g.Go(func() error { l.collectLoop(ctx); return nil })
+	g.Go(func() error { l.sweepLoop(ctx); return nil })
 	select {
 	case <-ctx.Done():
 		l.fail(fmt.Errorf("%w: %w", ErrFenced, context.Cause(ctx)))

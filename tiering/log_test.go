@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -15,70 +16,54 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/tidemark-io/tidemark/metadata"
+	metamem "github.com/tidemark-io/tidemark/metadata/mem"
 	"github.com/tidemark-io/tidemark/tiering/batch"
 	"github.com/tidemark-io/tidemark/tiering/object"
 	"github.com/tidemark-io/tidemark/tiering/object/mem"
 	"github.com/tidemark-io/tidemark/tiering/wal"
 )
 
-// memChains is Chains in memory.
-type memChains struct {
-	mu sync.Mutex
-	m  map[metadata.Incarnation]*metadata.Chain
-}
-
-func (c *memChains) get(inc metadata.Incarnation) *metadata.Chain {
-	if c.m == nil {
-		c.m = make(map[metadata.Incarnation]*metadata.Chain)
-	}
-	if c.m[inc] == nil {
-		c.m[inc] = &metadata.Chain{}
-	}
-	return c.m[inc]
-}
-
-func (c *memChains) Load(_ context.Context, inc metadata.Incarnation) (metadata.Chain, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return *c.get(inc), nil
-}
-
-func (c *memChains) Checkpointed(_ context.Context, inc metadata.Incarnation, slot uint64) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	chain := c.get(inc)
-	if chain.End != nil {
-		return ErrFenced
-	}
-	chain.Checkpoint = max(chain.Checkpoint, slot)
-	return nil
-}
-
-func (c *memChains) RecordEnd(_ context.Context, inc metadata.Incarnation, end uint64) (uint64, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	chain := c.get(inc)
-	if chain.End == nil {
-		chain.End = &end
-	}
-	return *chain.End, nil
-}
-
 // world is a bucket, a chain registry and the logs on top of them.
 type world struct {
 	t      *testing.T
 	store  object.Store
-	chains memChains
+	kv     *metamem.Client
+	chains Chains
 	mu     sync.Mutex
 	logs   map[metadata.Incarnation]*Log
 	begin  time.Time
 	tune   func(*Config)
 	opened func(*node) // called before Run
+	listed bool        // owner lists are kept in the metadata store
 	next   metadata.Incarnation
 }
 
 func newWorld(t *testing.T) *world {
-	return &world{t: t, store: mem.New(), logs: make(map[metadata.Incarnation]*Log), begin: time.Now(), next: 1 << 48}
+	kv := metamem.New().Client()
+	t.Cleanup(func() { _ = kv.Close() })
+	return &world{t: t, store: mem.New(), kv: kv, chains: NewChains(kv), logs: make(map[metadata.Incarnation]*Log), begin: time.Now(), next: 1 << 48}
+}
+
+// put writes a value of the metadata store.
+func (w *world) put(key string, v any) {
+	w.t.Helper()
+	b, err := json.Marshal(v)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if _, err := w.kv.Txn(context.Background(), metadata.Txn{Then: []metadata.Op{metadata.Put(key, b)}}); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// chain reads what the metadata store says of a chain.
+func (w *world) chain(inc metadata.Incarnation) metadata.Chain {
+	w.t.Helper()
+	c, err := w.chains.Load(context.Background(), inc)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return c
 }
 
 // AskRelease implements Peers by calling the log directly.
@@ -100,9 +85,20 @@ type node struct {
 
 func (w *world) start(store object.Store) *node {
 	w.t.Helper()
+	n, err := w.tryStart(store)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return n
+}
+
+func (w *world) tryStart(store object.Store) (*node, error) {
+	w.t.Helper()
 	w.next++
+	w.put(metadata.ChainKey(w.next), metadata.Chain{})
 	cfg := Config{
-		Incarnation: w.next, Cluster: wal.ClusterID{7}, Store: store, Chains: &w.chains, Peers: w,
+		Incarnation: w.next, Cluster: wal.ClusterID{7}, Store: store, Chains: w.chains, Peers: w,
+		Collects:     func() bool { return false }, // most worlds have no owner lists
 		FlushSpacing: time.Millisecond, Clock: func() time.Duration { return time.Since(w.begin) }, Logger: slog.New(slog.DiscardHandler),
 	}
 	if w.tune != nil {
@@ -111,7 +107,8 @@ func (w *world) start(store object.Store) *node {
 	ctx, cancel := context.WithCancel(w.t.Context())
 	l, err := Open(ctx, cfg)
 	if err != nil {
-		w.t.Fatal(err)
+		cancel()
+		return nil, err
 	}
 	n := &node{Log: l, ran: make(chan error, 1)}
 	if w.opened != nil {
@@ -130,7 +127,7 @@ func (w *world) start(store object.Store) *node {
 	}
 	go func() { n.ran <- l.Run(ctx) }()
 	w.t.Cleanup(n.kill)
-	return n
+	return n, nil
 }
 
 func partition(n int32) metadata.TopicPartition {
@@ -147,6 +144,9 @@ func owners(nodes ...*node) (list []metadata.Owner) {
 
 func (w *world) lead(n *node, tp metadata.TopicPartition, list []metadata.Owner) *Partition {
 	w.t.Helper()
+	if w.listed {
+		w.put(metadata.PartitionKey(tp), metadata.Partition{Owners: list})
+	}
 	if errs := n.Lead(w.t.Context(), []LeadRequest{{Partition: tp, Owners: list}}); len(errs) > 0 {
 		w.t.Fatal(errs)
 	}

@@ -13,18 +13,27 @@ import (
 // checkpoint describes and a replay rebuilds, with the same code. It does no
 // I/O and knows no time.
 //
-// Invariant: pages, then tail, cover [first, end) without gap or overlap, in
-// offset order; end is the high watermark.
+// Invariant: segmentPages, then segments, cover the log up to tiered; pages, then
+// tail, go on from there to end, without gap or overlap, in offset order. Entries
+// of the first page that lie below tiered have been tiered since it was written.
+// end is the high watermark. Slices are never changed in place, only appended to
+// or replaced: readers hold them without the lock.
 type manifest struct {
-	partition metadata.TopicPartition
-	epoch     int32
-	logStart  int64
-	end       int64
-	epochs    []wal.EpochStart
-	pages     []wal.PageRef
-	nextPage  uint32
-	tail      []wal.ExtentRef
-	producers *producers
+	partition    metadata.TopicPartition
+	epoch        int32
+	logStart     int64
+	end          int64
+	epochs       []wal.EpochStart
+	segmentPages []wal.PageRef
+	segments     []wal.SegmentRef
+	tiered       int64
+	pages        []wal.PageRef
+	nextPage     uint32
+	tail         []wal.ExtentRef
+	producers    *producers
+	// untiered is about how many bytes, as served, pages and tail hold: of a page
+	// that is partly tiered, the whole counts.
+	untiered int64
 }
 
 func newManifest(tp metadata.TopicPartition) *manifest {
@@ -32,32 +41,40 @@ func newManifest(tp metadata.TopicPartition) *manifest {
 }
 
 func manifestOf(s *wal.PartitionState) *manifest {
-	return &manifest{
-		partition: s.Partition,
-		epoch:     s.Epoch,
-		logStart:  s.LogStart,
-		end:       s.End,
-		epochs:    s.Epochs,
-		pages:     s.Pages,
-		nextPage:  s.NextPage,
-		tail:      s.Tail,
-		producers: producersOf(s),
+	m := &manifest{
+		partition:    s.Partition,
+		epoch:        s.Epoch,
+		logStart:     s.LogStart,
+		end:          s.End,
+		epochs:       s.Epochs,
+		segmentPages: s.SegmentPages,
+		segments:     s.Segments,
+		tiered:       s.Tiered,
+		pages:        s.Pages,
+		nextPage:     s.NextPage,
+		tail:         s.Tail,
+		producers:    producersOf(s),
 	}
+	m.countUntiered()
+	return m
 }
 
 // state is the inverse of manifestOf. It aliases m.
 func (m *manifest) state() *wal.PartitionState {
 	return &wal.PartitionState{
-		Partition: m.partition,
-		Epoch:     m.epoch,
-		LogStart:  m.logStart,
-		End:       m.end,
-		Epochs:    m.epochs,
-		Pages:     m.pages,
-		NextPage:  m.nextPage,
-		Tail:      m.tail,
-		Expired:   m.producers.expired,
-		Producers: m.producers.committed(),
+		Partition:    m.partition,
+		Epoch:        m.epoch,
+		LogStart:     m.logStart,
+		End:          m.end,
+		Epochs:       m.epochs,
+		SegmentPages: m.segmentPages,
+		Segments:     m.segments,
+		Tiered:       m.tiered,
+		Pages:        m.pages,
+		NextPage:     m.nextPage,
+		Tail:         m.tail,
+		Expired:      m.producers.expired,
+		Producers:    m.producers.committed(),
 	}
 }
 
@@ -65,6 +82,7 @@ func (m *manifest) state() *wal.PartitionState {
 func (m *manifest) clone() *manifest {
 	c := manifestOf(m.state())
 	c.epochs, c.pages, c.tail = slices.Clone(m.epochs), slices.Clone(m.pages), slices.Clone(m.tail)
+	c.segmentPages, c.segments = slices.Clone(m.segmentPages), slices.Clone(m.segments)
 	return c
 }
 
@@ -95,6 +113,7 @@ func (m *manifest) apply(ref wal.ExtentRef, rows []wal.Row, now int64) error {
 	}
 	m.tail = append(m.tail, ref)
 	m.end = ref.Last + 1
+	m.untiered += ref.RawLen
 	return nil
 }
 
@@ -110,7 +129,9 @@ func (m *manifest) pageOut() ([]wal.ExtentRef, wal.PageRef, bool) {
 	}
 	for i := range refs {
 		page.MaxTimestamp = max(page.MaxTimestamp, refs[i].MaxTimestamp)
+		page.Bytes += refs[i].RawLen
 	}
+	page.Floors = floorsOf(refs)
 	return refs, page, true
 }
 
@@ -123,15 +144,44 @@ func (m *manifest) paged(page wal.PageRef) {
 	m.tail = slices.Clone(m.tail[page.Entries:])
 }
 
+// pageOutSegments is pageOut for segments.
+func (m *manifest) pageOutSegments() ([]wal.SegmentRef, wal.PageRef, bool) {
+	if len(m.segments) < 2*wal.PageEntries {
+		return nil, wal.PageRef{}, false
+	}
+	refs := slices.Clone(m.segments[:wal.PageEntries])
+	page := wal.PageRef{
+		Epoch: m.epoch, Number: m.nextPage, Base: refs[0].Base, Last: refs[len(refs)-1].Last,
+		MaxTimestamp: -1, Entries: int32(len(refs)),
+	}
+	for i := range refs {
+		page.MaxTimestamp = max(page.MaxTimestamp, refs[i].MaxTimestamp)
+		page.Bytes += refs[i].Data.Bytes
+	}
+	return refs, page, true
+}
+
+// pagedSegments is paged for segments.
+func (m *manifest) pagedSegments(page wal.PageRef) {
+	m.segmentPages = append(m.segmentPages, page)
+	m.nextPage = page.Number + 1
+	m.segments = slices.Clone(m.segments[page.Entries:])
+}
+
 // find returns the index in refs of the extent that holds offset; refs are in
 // offset order and cover it.
 func find(refs []wal.ExtentRef, offset int64) int {
 	return sort.Search(len(refs), func(i int) bool { return refs[i].Last >= offset })
 }
 
-// findPage is find for pages; len(m.pages) means that the tail holds offset.
-func (m *manifest) findPage(offset int64) int {
-	return sort.Search(len(m.pages), func(i int) bool { return m.pages[i].Last >= offset })
+// findPage is find for pages.
+func findPage(pages []wal.PageRef, offset int64) int {
+	return sort.Search(len(pages), func(i int) bool { return pages[i].Last >= offset })
+}
+
+// findSegment is find for segments.
+func findSegment(refs []wal.SegmentRef, offset int64) int {
+	return sort.Search(len(refs), func(i int) bool { return refs[i].Last >= offset })
 }
 
 // epochEnd answers OffsetForLeaderEpoch from committed state only.

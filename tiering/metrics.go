@@ -8,6 +8,10 @@ type metrics struct {
 	reads       *prometheus.CounterVec
 	checkpoints *prometheus.CounterVec
 	seals       *prometheus.CounterVec
+	segments    *prometheus.CounterVec
+	segmentSize *prometheus.CounterVec
+	untiered    prometheus.Gauge
+	deleted     *prometheus.CounterVec
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -31,6 +35,19 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Name: "tidemark_seals_total", Help: "Chains of other incarnations ended by this broker, by outcome.",
 		}, []string{"outcome"}),
 	}
+	m.segments = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "tidemark_segments_total", Help: "Segments written by tiering, by kind (own, shared) and outcome.",
+	}, []string{"kind", "outcome"})
+	m.segmentSize = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "tidemark_segment_bytes_total", Help: "Bytes tiered, as served (raw) and as stored in segments (stored).",
+	}, []string{"form"})
+	m.untiered = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "tidemark_untiered_bytes", Help: "Bytes of led partitions that lie in write-ahead objects and not yet in segments, at the last look.",
+	})
+	m.deleted = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "tidemark_deleted_objects_total", Help: "Objects deleted from the bucket, by kind (wal, checkpoint, page, segment, orphan).",
+	}, []string{"kind"})
+	r.MustRegister(m.segments, m.segmentSize, m.untiered, m.deleted)
 	r.MustRegister(m.stages, m.flushBytes, m.reads, m.checkpoints, m.seals)
 	return m
 }

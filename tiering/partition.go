@@ -2,6 +2,7 @@ package tiering
 
 import (
 	"sync"
+	"time"
 
 	"go.opentelemetry.io/otel/trace"
 
@@ -28,6 +29,8 @@ type Partition struct {
 	epoch int32
 	// opened is the flush that carries the OPEN.
 	opened *flush
+	// editing holds the turn to edit the manifest.
+	editing chan struct{}
 
 	// mu guards what follows. Appends hold it while they take their offset and
 	// join the open flush, so that batches lie in a flush in offset order.
@@ -37,8 +40,12 @@ type Partition struct {
 	// watermark, follows it as flushes commit.
 	end      int64
 	manifest *manifest
-	encoded  []byte // of manifest.state, nil when stale
-	readers  readAhead
+	edits    int             // on their way
+	encoded  []byte          // of manifest.state, nil when stale
+	floors   []wal.SlotFloor // of the manifest that is encoded
+	// waiting is since when something has waited to be tiered, zero if nothing does.
+	waiting time.Time
+	readers readAhead
 
 	// subsMu guards subs. Notifications never wait.
 	subsMu sync.Mutex
@@ -157,11 +164,14 @@ func (p *Partition) Append(records []byte, h batch.Header, now int64, stamp bool
 }
 
 // commit adds a durable extent. Readers see it at once.
-func (p *Partition) commit(ref wal.ExtentRef, rows []wal.Row, now int64) error {
+func (p *Partition) commit(ref wal.ExtentRef, rows []wal.Row, now time.Time) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.encoded = nil
-	return p.manifest.apply(ref, rows, now)
+	if p.waiting.IsZero() {
+		p.waiting = now
+	}
+	return p.manifest.apply(ref, rows, now.UnixMilli())
 }
 
 // Offsets returns the partition's bounds.
@@ -194,7 +204,10 @@ func (p *Partition) Available(offset, limit int64) int64 {
 	if offset >= m.end || offset < m.logStart {
 		return 0
 	}
-	if m.findPage(offset) < len(m.pages) {
+	if offset < m.tiered {
+		return m.availableTiered(offset, limit)
+	}
+	if findPage(m.pages, offset) < len(m.pages) {
 		return limit // a page's worth at least
 	}
 	var n int64
@@ -204,6 +217,23 @@ func (p *Partition) Available(offset, limit int64) int64 {
 			n += e.RawLen * (e.Last - offset + 1) / (e.Last - e.Base + 1)
 		} else {
 			n += e.RawLen
+		}
+	}
+	return min(n, limit)
+}
+
+// availableTiered is Available for an offset in a segment.
+func (m *manifest) availableTiered(offset, limit int64) int64 {
+	if findPage(m.segmentPages, offset) < len(m.segmentPages) {
+		return limit
+	}
+	n := m.untiered
+	for i := findSegment(m.segments, offset); i < len(m.segments) && n < limit; i++ {
+		s := &m.segments[i]
+		if offset > s.Base { // products of two int64 may not fit
+			n += int64(float64(s.Data.Bytes) * float64(s.Last-offset+1) / float64(s.Last-s.Base+1))
+		} else {
+			n += s.Data.Bytes
 		}
 	}
 	return min(n, limit)
@@ -236,19 +266,19 @@ func (p *Partition) notify() {
 	}
 }
 
-// encodeState returns the committed state for a checkpoint, and whether the
-// partition is open. The state is nil when a checkpoint need not describe it.
-// Producers idle since before are forgotten.
-func (p *Partition) encodeState(before int64) (state []byte, open bool) {
+// encodeState returns the committed state for a checkpoint, the slots it rests
+// on, and whether the partition is open. The state is nil when a checkpoint need
+// not describe it. Producers idle since before are forgotten.
+func (p *Partition) encodeState(before int64) (state []byte, floors []wal.SlotFloor, open bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	open = p.phase == serving || p.phase == releasing
-	if dropped := p.phase == released && p.manifest.end != p.end; !open && !dropped {
-		return nil, false
+	if dropped := p.phase == released && !p.settled(); !open && !dropped {
+		return nil, nil, false
 	}
 	p.manifest.producers.expire(before)
 	if p.encoded == nil {
-		p.encoded = wal.AppendState(nil, p.manifest.state())
+		p.encoded, p.floors = wal.AppendState(nil, p.manifest.state()), p.manifest.floors()
 	}
-	return p.encoded, open
+	return p.encoded, p.floors, open
 }

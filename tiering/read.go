@@ -2,6 +2,7 @@ package tiering
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -32,8 +33,51 @@ type ReadResult struct {
 // ErrOffsetOutOfRange (with Offsets set), ErrNotLeader, ErrStoreUnavailable,
 // ErrCorrupt or ErrDataLoss.
 func (p *Partition) Read(ctx context.Context, offset int64, maxBytes int) (*ReadResult, error) {
+	var res *ReadResult
+	err := p.again(ctx, func() (err error) {
+		res, err = p.read(ctx, offset, min(maxBytes, readBytesMax))
+		return err
+	})
+	return res, err
+}
+
+// rereads of the manifest before an object that it goes on naming counts as lost.
+const rereads = 3
+
+// again calls f, which reads the manifest and then objects that it names. An
+// object may have been tiered and deleted in between; so when one is missing, the
+// manifest is read again. What it still names must be there, unless this leader
+// was deposed and does not know.
+func (p *Partition) again(ctx context.Context, f func() error) error {
+	for attempt := 1; ; attempt++ {
+		before := p.shape()
+		err := f()
+		if !errors.Is(err, ErrDataLoss) {
+			return err
+		}
+		if attempt >= rereads && p.shape() == before {
+			if proof := p.log.Check(ctx, 0); proof != nil {
+				return proof
+			}
+			p.log.cfg.Logger.Error("object named by a manifest is missing from the bucket", "partition", p.tp.String(), "error", err)
+			return err
+		}
+		if attempt >= 10*rereads || !sleep(ctx, p.log.done, backoff(attempt)) {
+			return err
+		}
+	}
+}
+
+// shape changes with every edit of the manifest.
+func (p *Partition) shape() [3]int64 {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	m := p.manifest
+	return [3]int64{m.logStart, m.tiered, int64(len(m.pages) + len(m.segmentPages))}
+}
+
+func (p *Partition) read(ctx context.Context, offset int64, maxBytes int) (*ReadResult, error) {
 	res := &ReadResult{Release: func() {}}
-	maxBytes = min(maxBytes, readBytesMax)
 	refs, rest, err := p.plan(ctx, offset, maxBytes, &res.Offsets)
 	if err != nil || len(refs) == 0 {
 		return res, err
@@ -51,8 +95,8 @@ func (p *Partition) Read(ctx context.Context, offset int64, maxBytes int) (*Read
 	return res, err
 }
 
-// plan lists the extents that a read needs, from one page or from the tail, and
-// those that follow them there.
+// plan lists the extents that a read needs, from one page, one segment or the
+// tail, and those that follow them there.
 func (p *Partition) plan(ctx context.Context, offset int64, maxBytes int, o *Offsets) (need, rest []wal.ExtentRef, err error) {
 	p.mu.RLock()
 	m := p.manifest
@@ -69,15 +113,11 @@ func (p *Partition) plan(ctx context.Context, offset int64, maxBytes int, o *Off
 		p.mu.RUnlock()
 		return nil, nil, nil
 	}
-	refs := m.tail // entries are never changed in place: safe after the unlock
-	if i := m.findPage(offset); i < len(m.pages) {
-		page := m.pages[i]
-		p.mu.RUnlock()
-		if refs, err = p.log.loadPage(ctx, p, page); err != nil {
-			return nil, nil, err
-		}
-	} else {
-		p.mu.RUnlock()
+	at := m.locate(offset)
+	p.mu.RUnlock()
+	refs, err := p.expand(ctx, at)
+	if err != nil {
+		return nil, nil, err
 	}
 	i := find(refs, offset)
 	if i == len(refs) || refs[i].Base > offset {
@@ -89,6 +129,57 @@ func (p *Partition) plan(ctx context.Context, offset int64, maxBytes int, o *Off
 		n++
 	}
 	return refs[i:n], refs[n:], nil
+}
+
+// piece is the part of a manifest in which an offset lies: a page, a segment, or
+// the tail.
+type piece struct {
+	offset      int64
+	page        *wal.PageRef // of extents
+	segmentPage *wal.PageRef
+	segment     *wal.SegmentRef
+	tail        []wal.ExtentRef
+}
+
+// locate finds the piece that holds offset. What it returns may be used after
+// the lock is given back: entries are never changed in place.
+func (m *manifest) locate(offset int64) piece {
+	at := piece{offset: offset}
+	if offset < m.tiered {
+		if i := findPage(m.segmentPages, offset); i < len(m.segmentPages) {
+			at.segmentPage = &m.segmentPages[i]
+		} else if i := findSegment(m.segments, offset); i < len(m.segments) {
+			at.segment = &m.segments[i]
+		}
+		return at
+	}
+	if i := findPage(m.pages, offset); i < len(m.pages) {
+		at.page = &m.pages[i]
+	} else {
+		at.tail = m.tail
+	}
+	return at
+}
+
+// expand loads the extents, or the blocks, of a piece.
+func (p *Partition) expand(ctx context.Context, at piece) ([]wal.ExtentRef, error) {
+	switch {
+	case at.page != nil:
+		return p.log.loadPage(ctx, p, *at.page)
+	case at.segmentPage != nil:
+		segments, err := p.log.loadSegmentPage(ctx, p.tp, *at.segmentPage)
+		if err != nil {
+			return nil, err
+		}
+		i := findSegment(segments, at.offset)
+		if i == len(segments) {
+			return nil, nil
+		}
+		return p.log.loadSection(ctx, p.tp, &segments[i])
+	case at.segment != nil:
+		return p.log.loadSection(ctx, p.tp, at.segment)
+	}
+	return at.tail, nil
 }
 
 // gather appends more extents to a result that has room. They are loaded at the
@@ -185,7 +276,7 @@ func (p *Partition) ahead(last *wal.ExtentRef, rest []wal.ExtentRef, offset int6
 	if c == nil || len(res.Records) == 0 {
 		return
 	}
-	if last.Incarnation == p.log.cfg.Incarnation {
+	if last.Incarnation == p.log.cfg.Incarnation && last.Object == "" {
 		if _, buf := p.log.tail.get(last); buf != nil {
 			buf.release()
 			return // at the end of the log: nothing to load
@@ -217,7 +308,7 @@ func (l *Log) prefetch(c Cache, refs []wal.ExtentRef, window int64) {
 	var chunk int64 = -1
 	for i := range refs {
 		e := &refs[i]
-		k := wal.SlotKey(e.Incarnation, e.Slot)
+		k := e.Key()
 		for index := e.Position / ChunkLen; index*ChunkLen < e.Position+e.Len; index++ {
 			if k == key && index == chunk {
 				continue

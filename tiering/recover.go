@@ -26,13 +26,8 @@ type epochLog struct {
 	// m is the whole state, when a checkpoint or a RELEASE gave it. Otherwise the
 	// state at base is the predecessors', and added is what came on top.
 	m     *manifest
-	added []addedExtent
+	added []change
 	end   int64
-}
-
-type addedExtent struct {
-	ref  wal.ExtentRef
-	rows []wal.Row
 }
 
 // recoveries runs one recovery of a chain at a time, however many partitions
@@ -131,6 +126,11 @@ func (l *Log) replay(ctx context.Context, inc metadata.Incarnation, chain metada
 
 func (l *Log) replayFrom(ctx context.Context, inc metadata.Incarnation, chain metadata.Chain, hs heads) (*chainState, error) {
 	s := &chainState{epochs: make(map[Claim]*epochLog)}
+	if chain.Inherited {
+		// Each of its partitions has a later leader in an owner list without it. An
+		// entry that came back was claimed by a zombie and never opened.
+		return s, nil
+	}
 	if chain.Checkpoint > 0 {
 		if err := l.loadCheckpoint(ctx, inc, chain.Checkpoint, s); err != nil {
 			return nil, err
@@ -192,7 +192,7 @@ func (s *chainState) apply(h *wal.Head, now int64) error {
 		ref := e.Ref(h.Incarnation, h.Slot, h.Len)
 		log.end = ref.Last + 1
 		if log.m == nil {
-			log.added = append(log.added, addedExtent{ref, e.Rows})
+			log.added = append(log.added, change{ref: ref, rows: e.Rows})
 		} else if err := log.m.apply(ref, e.Rows, now); err != nil {
 			return err
 		}
@@ -206,6 +206,16 @@ func (s *chainState) apply(h *wal.Head, now int64) error {
 				return fmt.Errorf("%w: %s opened twice at epoch %d", ErrCorrupt, r.Partition, r.Epoch)
 			}
 			s.epochs[claim] = &epochLog{opened: true, base: r.Base, end: r.Base}
+		case isEdit(r.Type):
+			log := s.epochs[claim]
+			if log == nil || !log.opened {
+				return fmt.Errorf("%w: edit of %s at epoch %d, which is not open", ErrCorrupt, r.Partition, r.Epoch)
+			}
+			if log.m == nil {
+				log.added = append(log.added, change{edit: r})
+			} else if err := log.m.edit(r); err != nil {
+				return fmt.Errorf("%w: %w", ErrCorrupt, err)
+			}
 		case r.Type == wal.Release && r.State != nil:
 			log, err := releasedLog(r)
 			if err != nil {

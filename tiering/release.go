@@ -17,11 +17,17 @@ import (
 type releaseBook struct {
 	mu      sync.Mutex
 	entries map[Claim]releaseEntry
+	// open are the lowest slots that the partitions which were open at durable, the
+	// newest durable checkpoint, rest on. They are kept here so that what is open
+	// and what was released are seen at one moment.
+	open    []wal.SlotFloor
+	durable uint64
 }
 
 type releaseEntry struct {
-	slot  uint64
-	state []byte // nil: never opened
+	slot   uint64
+	state  []byte          // nil: never opened
+	floors []wal.SlotFloor // of the slots that the state rests on
 }
 
 func (b *releaseBook) init() { b.entries = make(map[Claim]releaseEntry) }
@@ -47,11 +53,34 @@ func (b *releaseBook) states() ([]byte, int) {
 	n := 0
 	for _, e := range b.entries {
 		if e.state != nil {
-			out = append(out, e.state...)
+			out = wal.AppendToCheckpoint(out, e.state)
 			n++
 		}
 	}
 	return out, n
+}
+
+// checkpointed notes what the partitions that a durable checkpoint describes as
+// open rest on.
+func (b *releaseBook) checkpointed(slot uint64, open []wal.SlotFloor) {
+	b.mu.Lock()
+	b.open, b.durable = open, slot
+	b.mu.Unlock()
+}
+
+// floors returns the lowest slots, a chain each, that anything rests on which
+// this incarnation leads, or has released to a successor that has not said yet
+// that it knows; and below is the slot below which nobody needs the own chain's
+// heads: that of the checkpoint, or of a RELEASE that a successor may still read.
+func (b *releaseBook) floors() (floors []wal.SlotFloor, below uint64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	floors, below = lowest(nil, b.open), b.durable
+	for _, e := range b.entries {
+		floors = lowest(floors, e.floors)
+		below = min(below, e.slot)
+	}
+	return floors, below
 }
 
 // Forget drops what is remembered of released claims. Call it once the owner
@@ -84,7 +113,7 @@ func (l *Log) Drop(tp metadata.TopicPartition) {
 // the table.
 func (l *Log) sweep(p *Partition) {
 	p.mu.RLock()
-	settled := p.phase == released && p.manifest.end == p.end
+	settled := p.phase == released && p.settled()
 	p.mu.RUnlock()
 	l.partsMu.Lock()
 	if settled && l.parts[p.tp] == p {
@@ -130,9 +159,10 @@ func (l *Log) release(ctx context.Context, c Claim) (uint64, error) {
 	}
 	l.partsMu.Unlock()
 	var state []byte
+	var floors []wal.SlotFloor
 	if p != nil {
 		var err error
-		if state, err = p.quiesce(ctx); err != nil {
+		if state, floors, err = p.quiesce(ctx); err != nil {
 			if e, ok := l.releases.get(c); ok { // another call was faster
 				return e.slot, nil
 			}
@@ -145,7 +175,7 @@ func (l *Log) release(ctx context.Context, c Claim) (uint64, error) {
 	var slot uint64
 	f, err := l.record(wal.Record{Type: wal.Release, Partition: c.Partition, Epoch: c.Epoch, State: state}, func(at uint64) {
 		slot = at
-		l.releases.add(c, releaseEntry{slot: at, state: state})
+		l.releases.add(c, releaseEntry{slot: at, state: state, floors: floors})
 		if p != nil {
 			l.remove(p)
 		}
@@ -183,16 +213,16 @@ func (p *Partition) retire() {
 	p.notify()
 }
 
-// quiesce stops appends, waits until everything appended is committed, and
-// returns the state to hand over.
-func (p *Partition) quiesce(ctx context.Context) ([]byte, error) {
+// quiesce stops appends and edits, waits until all that were taken are committed,
+// and returns the state to hand over and the slots it rests on.
+func (p *Partition) quiesce(ctx context.Context) ([]byte, []wal.SlotFloor, error) {
 	select {
 	case <-p.opened.done: // an OPEN on its way is waited for
 	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+		return nil, nil, context.Cause(ctx)
 	}
 	if p.opened.err != nil {
-		return nil, p.opened.err
+		return nil, nil, p.opened.err
 	}
 	changed := make(chan struct{}, 1)
 	cancel := p.Subscribe(changed)
@@ -204,20 +234,20 @@ func (p *Partition) quiesce(ctx context.Context) ([]byte, error) {
 		}
 		if p.phase == released {
 			p.mu.Unlock()
-			return nil, ErrNotLeader // released by another call, or dropped
+			return nil, nil, ErrNotLeader // released by another call, or dropped
 		}
-		if p.manifest.end == p.end {
-			state := wal.AppendState(nil, p.manifest.state())
+		if p.settled() {
+			state, floors := wal.AppendState(nil, p.manifest.state()), p.manifest.floors()
 			p.mu.Unlock()
-			return state, nil
+			return state, floors, nil
 		}
 		p.mu.Unlock()
 		select {
 		case <-changed:
 		case <-p.log.done:
-			return nil, ErrFenced
+			return nil, nil, ErrFenced
 		case <-ctx.Done():
-			return nil, context.Cause(ctx)
+			return nil, nil, context.Cause(ctx)
 		}
 	}
 }

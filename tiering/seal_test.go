@@ -24,7 +24,7 @@ func TestObjectsBeyondFence(t *testing.T) {
 		t.Fatal(err)
 	}
 	b, c := w.start(w.store), w.start(w.store)
-	end, err := b.fence(t.Context(), a.cfg.Incarnation, *w.chains.get(a.cfg.Incarnation), heads{})
+	end, err := b.fence(t.Context(), a.cfg.Incarnation, w.chain(a.cfg.Incarnation), heads{})
 	if err != nil || end != next {
 		t.Fatalf("end %d, %v; want %d", end, err, next)
 	}

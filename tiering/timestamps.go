@@ -31,13 +31,7 @@ func (p *Partition) OffsetForTimestamp(ctx context.Context, ts int64) (Timestamp
 // MaxTimestamp returns the first record that has the largest timestamp of the log.
 func (p *Partition) MaxTimestamp(ctx context.Context) (TimestampOffset, error) {
 	p.mu.RLock()
-	newest := int64(-1)
-	for i := range p.manifest.pages {
-		newest = max(newest, p.manifest.pages[i].MaxTimestamp)
-	}
-	for i := range p.manifest.tail {
-		newest = max(newest, p.manifest.tail[i].MaxTimestamp)
-	}
+	newest := p.manifest.maxTimestamp()
 	p.mu.RUnlock()
 	if newest < 0 {
 		return noOffset, nil
@@ -45,47 +39,116 @@ func (p *Partition) MaxTimestamp(ctx context.Context) (TimestampOffset, error) {
 	return p.OffsetForTimestamp(ctx, newest)
 }
 
-// search finds the first record that matches, opening only pages, extents and
-// batches whose largest timestamp may.
+func (m *manifest) maxTimestamp() int64 {
+	newest := int64(-1)
+	for _, pages := range [][]wal.PageRef{m.segmentPages, m.pages} {
+		for i := range pages {
+			newest = max(newest, pages[i].MaxTimestamp)
+		}
+	}
+	for i := range m.segments {
+		newest = max(newest, m.segments[i].MaxTimestamp)
+	}
+	for i := range m.tail {
+		newest = max(newest, m.tail[i].MaxTimestamp)
+	}
+	return newest
+}
+
+// search finds the first record that matches, opening only pages, segments,
+// extents and batches whose largest timestamp may.
 func (p *Partition) search(ctx context.Context, may func(newest int64) bool, match func(ts int64) bool) (TimestampOffset, error) {
+	var at TimestampOffset
+	err := p.again(ctx, func() (err error) {
+		s := &timeSearch{p: p, may: may, match: match}
+		at, err = s.run(ctx)
+		return err
+	})
+	return at, err
+}
+
+// timeSearch is one search by timestamp through one state of the manifest.
+type timeSearch struct {
+	p     *Partition
+	start int64 // nothing below it counts
+	may   func(newest int64) bool
+	match func(ts int64) bool
+}
+
+func (s *timeSearch) run(ctx context.Context) (TimestampOffset, error) {
+	p := s.p
 	p.mu.RLock()
 	if p.phase != serving && p.phase != releasing {
 		p.mu.RUnlock()
 		return noOffset, ErrNotLeader
 	}
-	pages, tail, start := p.manifest.pages, p.manifest.tail, p.manifest.logStart
+	m := p.manifest
+	segmentPages, segments, pages, tail, tiered := m.segmentPages, m.segments, m.pages, m.tail, m.tiered
+	s.start = m.logStart
 	p.mu.RUnlock()
+	for i := range segmentPages {
+		if segmentPages[i].Last < s.start || !s.may(segmentPages[i].MaxTimestamp) {
+			continue
+		}
+		refs, err := p.log.loadSegmentPage(ctx, p.tp, segmentPages[i])
+		if err != nil {
+			return noOffset, err
+		}
+		if at, err := s.segments(ctx, refs); err != nil || at.Offset >= 0 {
+			return at, err
+		}
+	}
+	if at, err := s.segments(ctx, segments); err != nil || at.Offset >= 0 {
+		return at, err
+	}
+	s.start = max(s.start, tiered)
 	for i := range pages {
-		if pages[i].Last < start || !may(pages[i].MaxTimestamp) {
+		if pages[i].Last < s.start || !s.may(pages[i].MaxTimestamp) {
 			continue
 		}
 		refs, err := p.log.loadPage(ctx, p, pages[i])
 		if err != nil {
 			return noOffset, err
 		}
-		if at, err := p.searchExtents(ctx, refs, start, may, match); err != nil || at.Offset >= 0 {
+		if at, err := s.extents(ctx, refs); err != nil || at.Offset >= 0 {
 			return at, err
 		}
 	}
-	return p.searchExtents(ctx, tail, start, may, match)
+	return s.extents(ctx, tail)
 }
 
-func (p *Partition) searchExtents(ctx context.Context, refs []wal.ExtentRef, start int64, may func(int64) bool, match func(int64) bool) (TimestampOffset, error) {
+func (s *timeSearch) segments(ctx context.Context, refs []wal.SegmentRef) (TimestampOffset, error) {
 	for i := range refs {
-		if refs[i].Last < start || !may(refs[i].MaxTimestamp) {
+		if refs[i].Last < s.start || !s.may(refs[i].MaxTimestamp) {
 			continue
 		}
-		b, release, err := p.log.extent(ctx, &refs[i])
+		blocks, err := s.p.log.loadSection(ctx, s.p.tp, &refs[i])
 		if err != nil {
 			return noOffset, err
 		}
-		at, err := searchBatches(b, start, may, match)
+		if at, err := s.extents(ctx, blocks); err != nil || at.Offset >= 0 {
+			return at, err
+		}
+	}
+	return noOffset, nil
+}
+
+func (s *timeSearch) extents(ctx context.Context, refs []wal.ExtentRef) (TimestampOffset, error) {
+	for i := range refs {
+		if refs[i].Last < s.start || !s.may(refs[i].MaxTimestamp) {
+			continue
+		}
+		b, release, err := s.p.log.extent(ctx, &refs[i])
+		if err != nil {
+			return noOffset, err
+		}
+		at, err := searchBatches(b, s.start, s.may, s.match)
 		release()
 		if err != nil {
 			return noOffset, fmt.Errorf("%w: %w", ErrCorrupt, err)
 		}
 		if at.Offset >= 0 {
-			at.Epoch = p.EpochOf(at.Offset)
+			at.Epoch = s.p.EpochOf(at.Offset)
 			return at, nil
 		}
 	}

@@ -38,6 +38,7 @@ type Config struct {
 	FlushSpacing    time.Duration // 0: as short as possible
 	FlushBudget     int           // time-triggered flushes a second; 0: unlimited
 	MemoryTailBytes int64         // 0: tiering's default
+	Tiering         Tiering
 
 	AutoCreateTopics           bool
 	DefaultPartitions          int32
@@ -66,6 +67,16 @@ type Config struct {
 	Attach func(*Incarnation)
 	// Ready, if set, is called each time clients may connect.
 	Ready func()
+}
+
+// Tiering says how write-ahead objects become segments, and when what nobody
+// needs is deleted; zero values mean the defaults of package tiering.
+type Tiering struct {
+	Interval, Age                 time.Duration
+	Bytes                         int64
+	SegmentBytes, SegmentBytesMax int64
+	CollectInterval               time.Duration
+	SweepInterval, SweepAge       time.Duration
 }
 
 const (

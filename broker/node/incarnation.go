@@ -102,16 +102,20 @@ func (i *Incarnation) assemble(ctx context.Context, clients, peers net.Listener)
 		return err
 	}
 	inc := i.session.Incarnation()
+	i.view = metadata.NewView(cfg.KV, cfg.Logger)
 	late := &lateNode{}
 	i.log, err = tiering.Open(ctx, tiering.Config{
 		Incarnation: inc, Cluster: cfg.Cluster, Store: cfg.Store, Chains: tiering.NewChains(cfg.KV), Peers: late, Cache: cfg.Cache,
 		FlushSpacing: max(time.Nanosecond, cfg.FlushSpacing), FlushBudget: float64(cfg.FlushBudget), TailBytes: cfg.MemoryTailBytes,
-		Clock: cfg.Clock, Registerer: i.reg, Logger: cfg.Logger, Tracer: cfg.Tracer,
+		TierInterval: cfg.Tiering.Interval, TierAge: cfg.Tiering.Age, TierBytes: cfg.Tiering.Bytes,
+		SegmentBytes: cfg.Tiering.SegmentBytes, SegmentBytesMax: cfg.Tiering.SegmentBytesMax,
+		CollectInterval: cfg.Tiering.CollectInterval, SweepInterval: cfg.Tiering.SweepInterval, SweepAge: cfg.Tiering.SweepAge,
+		Collects: i.controls,
+		Clock:    cfg.Clock, Registerer: i.reg, Logger: cfg.Logger, Tracer: cfg.Tracer,
 	})
 	if err != nil {
 		return err
 	}
-	i.view = metadata.NewView(cfg.KV, cfg.Logger)
 	i.node, err = cluster.New(cluster.Config{
 		Incarnation: inc, KV: cfg.KV, View: i.view, Session: i.session, Log: i.log, Single: cfg.Single,
 		PeerListener: peers, DialPeer: cfg.DialPeer, Logger: cfg.Logger, Registerer: i.reg,
@@ -139,6 +143,13 @@ func (i *Incarnation) assemble(ctx context.Context, clients, peers net.Listener)
 		AutoCreateTopics: cfg.AutoCreateTopics, DefaultPartitions: cfg.DefaultPartitions, Settings: i.groups.Settings(),
 	})
 	return err
+}
+
+// controls reports whether this incarnation is the controller, as far as it has
+// heard: of those who collect one is enough, and two do no harm.
+func (i *Incarnation) controls() bool {
+	c, ok := i.view.Controller()
+	return ok && c.Incarnation == i.session.Incarnation()
 }
 
 // firstLeader chooses the first leader of each partition of a new topic: live

@@ -49,6 +49,7 @@ type auditFlags struct {
 	parallel    int
 	topic       string
 	grace       time.Duration
+	sweepGrace  time.Duration
 	help        bool
 	settings    []string // arguments for LoadConfig
 }
@@ -62,6 +63,7 @@ func parseAuditFlags(args []string, usage io.Writer) (*auditFlags, error) {
 	fs.IntVar(&f.parallel, "parallel", 16, "`number` of requests to the bucket at one time, 1 to 256")
 	fs.StringVar(&f.topic, "topic", "", "check the partitions of this `topic` only; chains are always checked")
 	fs.DurationVar(&f.grace, "grace", time.Hour, "`age` from which an object that nothing accounts for is a problem")
+	fs.DurationVar(&f.sweepGrace, "sweep-grace", 48*time.Hour, "the same `age` for segments and manifest pages, which brokers leave alone for a day before they sweep")
 	own := fs.FlagUsages()
 	names := append([]string{configFlag}, settingNames()...)
 	for _, name := range names {
@@ -80,6 +82,8 @@ func parseAuditFlags(args []string, usage io.Writer) (*auditFlags, error) {
 		return nil, fmt.Errorf("unexpected argument %q", fs.Arg(0))
 	case f.parallel < 1 || f.parallel > 256:
 		return nil, fmt.Errorf("--parallel: %d: not from 1 to 256", f.parallel)
+	case f.sweepGrace < 0:
+		return nil, fmt.Errorf("--sweep-grace: %v: below 0", f.sweepGrace)
 	case f.grace < 0:
 		return nil, fmt.Errorf("--grace: %v: below 0", f.grace)
 	}
@@ -159,7 +163,7 @@ func auditCluster(ctx context.Context, cfg *Config, f *auditFlags, stderr io.Wri
 		}
 	}
 	return audit.Run(ctx, audit.Config{
-		KV: b.kv, Store: b.store, Quick: f.quick, Topic: f.topic, Grace: f.grace, Parallel: f.parallel,
+		KV: b.kv, Store: b.store, Quick: f.quick, Topic: f.topic, Grace: f.grace, SweepGrace: f.sweepGrace, Parallel: f.parallel,
 		Progress: func(p audit.Progress) { printProgress(stderr, p) },
 	})
 }

@@ -36,6 +36,16 @@ type Config struct {
 	CacheBytes      int64
 	MemoryTailBytes int64
 
+	// How write-ahead objects become segments and go.
+	TierInterval    time.Duration
+	TierAge         time.Duration
+	TierBytes       int64
+	SegmentBytes    int64
+	SegmentBytesMax int64
+	CollectInterval time.Duration
+	SweepInterval   time.Duration
+	SweepAge        time.Duration
+
 	// Kafka's own settings.
 	AutoCreateTopics           bool
 	NumPartitions              int32
@@ -79,6 +89,14 @@ func defaultConfig() *Config {
 		FlushBudget:                flushBudgetAuto,
 		CacheBytes:                 1 << 30,
 		MemoryTailBytes:            256 << 20,
+		TierInterval:               10 * time.Second,
+		TierAge:                    10 * time.Minute,
+		TierBytes:                  4 << 30,
+		SegmentBytes:               32 << 20,
+		SegmentBytesMax:            128 << 20,
+		CollectInterval:            time.Minute,
+		SweepInterval:              6 * time.Hour,
+		SweepAge:                   24 * time.Hour,
 		AutoCreateTopics:           true,
 		NumPartitions:              1,
 		GroupInitialRebalanceDelay: 3 * time.Second,  // group.initial.rebalance.delay.ms

@@ -168,6 +168,7 @@ func (c *Config) validateTuning() error {
 	if c.CacheBytes != 0 && c.CacheBytes < 64<<20 {
 		faults = append(faults, fmt.Errorf("--cache-bytes: %s: below 64MiB it would hold too few of its 4MiB chunks; 0 turns the cache off", formatBytes(c.CacheBytes)))
 	}
+	faults = append(faults, c.validateTiering()...)
 	if c.MemoryTailBytes < memoryTailMin {
 		faults = append(faults, fmt.Errorf("--memory-tail-bytes: %s: below %s", formatBytes(c.MemoryTailBytes), formatBytes(memoryTailMin)))
 	}
@@ -192,3 +193,30 @@ func (c *Config) validateObservation() error {
 }
 
 func trimSlashes(s string) string { return strings.Trim(s, "/") }
+
+func (c *Config) validateTiering() (faults []error) {
+	for _, d := range []struct {
+		name  string
+		value time.Duration
+	}{
+		{"--tier-interval", c.TierInterval}, {"--tier-age", c.TierAge}, {"--collect-interval", c.CollectInterval},
+		{"--sweep-interval", c.SweepInterval}, {"--sweep-age", c.SweepAge},
+	} {
+		if d.value <= 0 {
+			faults = append(faults, fmt.Errorf("%s: %v: not above 0", d.name, d.value))
+		}
+	}
+	switch {
+	case c.SegmentBytes < 1:
+		faults = append(faults, errors.New("--tier-segment-bytes: not above 0"))
+	case c.SegmentBytesMax < c.SegmentBytes || c.SegmentBytesMax > segmentBytesLimit:
+		faults = append(faults, fmt.Errorf("--tier-segment-bytes-max: %s: not from --tier-segment-bytes (%s) to %s", formatBytes(c.SegmentBytesMax), formatBytes(c.SegmentBytes), formatBytes(segmentBytesLimit)))
+	}
+	if c.TierBytes < 1 {
+		faults = append(faults, errors.New("--tier-bytes: not above 0"))
+	}
+	return faults
+}
+
+// segmentBytesLimit is what a segment may be in memory while it is written.
+const segmentBytesLimit = 512 << 20

@@ -34,6 +34,11 @@ func (b *base) node() (*node.Config, error) {
 		Broker: metadata.Broker{Host: host, Port: int32(port), Peer: peer, Rack: cfg.Rack, Version: versionString()},
 		Single: cfg.Embedded(), Listen: b.listen,
 		FlushSpacing: cfg.FlushSpacing, FlushBudget: cfg.FlushBudget, MemoryTailBytes: cfg.MemoryTailBytes,
+		Tiering: node.Tiering{
+			Interval: cfg.TierInterval, Age: cfg.TierAge, Bytes: cfg.TierBytes,
+			SegmentBytes: cfg.SegmentBytes, SegmentBytesMax: cfg.SegmentBytesMax,
+			CollectInterval: cfg.CollectInterval, SweepInterval: cfg.SweepInterval, SweepAge: cfg.SweepAge,
+		},
 		AutoCreateTopics: cfg.AutoCreateTopics, DefaultPartitions: cfg.NumPartitions, GroupInitialRebalanceDelay: cfg.GroupInitialRebalanceDelay,
 		Consumer: consumer.Config{
 			SessionTimeout: cfg.ConsumerSessionTimeout, HeartbeatInterval: cfg.ConsumerHeartbeatInterval, Migration: migration,

@@ -7,8 +7,10 @@
 //  1. chains: every head of every incarnation, from trim mark to end, or to the
 //     first free slot while the chain is not sealed;
 //  2. partitions: each is rebuilt as the next leader would, by the same code
-//     (tiering.Inspector), and every extent, every batch of it is read;
-//  3. listings of w/, k/ and m/: objects that nothing accounts for are strays.
+//     (tiering.Inspector), and every extent, every block of a segment, every batch
+//     of it is read;
+//  3. listings of w/, k/, s/, x/ and m/: objects that nothing accounts for are
+//     strays, those of deleted topics are what deletion still owes.
 //
 // A live cluster moves while it is read, so nothing is reported on the strength
 // of one look. Objects are immutable and slots are never freed: a damaged or
@@ -56,6 +58,9 @@ type Config struct {
 	// Grace is the age from which an object that nothing accounts for is a
 	// problem rather than left over from a moment ago. Zero: any age.
 	Grace time.Duration
+	// SweepGrace is the same for segments and manifest pages: what a broker that
+	// died was writing is left alone for a day before it is swept.
+	SweepGrace time.Duration
 	// Parallel bounds requests to the bucket at one time (default 16).
 	Parallel int
 	// Progress is called about every ProgressInterval (default 5 s) while the
@@ -84,7 +89,7 @@ type auditor struct {
 	bytes    *semaphore.Weighted // of extents in flight
 
 	topics map[metadata.TopicID]*metadata.Topic
-	pages  pageSet
+	named  nameSet
 
 	strange sync.Map // keys that were reported
 
@@ -105,7 +110,7 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 		requests: semaphore.NewWeighted(int64(cfg.Parallel)), bytes: semaphore.NewWeighted(extentBytesMax),
 		topics: make(map[metadata.TopicID]*metadata.Topic),
 	}
-	a.pages.init()
+	a.named.init()
 	begun := a.now()
 	stop := a.reportProgress(ctx)
 	err := a.run(ctx)

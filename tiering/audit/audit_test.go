@@ -59,7 +59,7 @@ func TestStrays(t *testing.T) {
 		w.create(wal.PageKey(metadata.TopicPartition{Topic: metadata.TopicID{9}}, 1, 0), []byte("x"))
 		r := w.audit(w.config())
 		expect(t, r)
-		if r.Totals.Strays != 8 || len(r.Strays) != 8 || r.Totals.DeletedTopicPages != 1 {
+		if r.Totals.Strays != 8 || len(r.Strays) != 8 || r.Totals.OwedObjects != 1 {
 			t.Errorf("strays\n%s", text(r))
 		}
 		time.Sleep(2 * time.Hour)

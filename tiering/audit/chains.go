@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
@@ -20,6 +21,9 @@ type chains struct {
 	opens map[metadata.TopicPartition]map[int32]*scan
 	kept  map[metadata.Incarnation]*keptState
 	order []metadata.Incarnation
+
+	// trimmed: of some chain not everything could be read, because it was trimmed.
+	trimmed atomic.Bool
 
 	// refreshing holds the turn to refresh; refreshes counts those begun.
 	refreshing chan struct{}

@@ -128,7 +128,7 @@ var damages = []damage{
 		s := states[0]
 		s.Tail = s.Tail[:len(s.Tail)-1]
 		s.End = s.Tail[len(s.Tail)-1].Last + 1
-		enc, err := wal.EncodeCheckpoint(w.cluster, b.inc, slot, 1, wal.AppendState(nil, s))
+		enc, err := wal.EncodeCheckpoint(w.cluster, b.inc, slot, 1, wal.AppendToCheckpoint(nil, wal.AppendState(nil, s)))
 		if err != nil {
 			w.t.Fatal(err)
 		}
@@ -180,7 +180,7 @@ func (w *world) editCheckpoint(n *node, edit func(*wal.PartitionState)) {
 	var enc []byte
 	for _, s := range states {
 		edit(s)
-		enc = wal.AppendState(enc, s)
+		enc = wal.AppendToCheckpoint(enc, wal.AppendState(nil, s))
 	}
 	if enc, err = wal.EncodeCheckpoint(w.cluster, n.inc, slot, len(states), enc); err != nil {
 		w.t.Fatal(err)

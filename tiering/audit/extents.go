@@ -1,8 +1,10 @@
 package audit
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 
 	"golang.org/x/sync/errgroup"
@@ -26,18 +28,25 @@ type partitionWalk struct {
 	total     *Topic
 	producers *producers
 
+	// sum is what was read of the segment at hand, by the goroutine that checks;
+	// sumHoled: some of it could not be.
+	sum      wal.DataDigest
+	sumHoled bool
+
 	at    int64 // next offset; -1 before the first extent
 	epoch int32
 	ends  map[metadata.Incarnation]uint64 // of chains, or where they have come to
 }
 
-// fetch is an extent on its way, or a mark for extents that cannot be known.
+// fetch is an extent or a block on its way, or a mark for those that cannot be
+// known.
 type fetch struct {
-	ref  wal.ExtentRef
-	gap  bool
-	done chan struct{}
-	b    []byte
-	err  error
+	ref     wal.ExtentRef
+	gap     bool
+	segment *wal.SegmentRef // the block is the last one of this segment
+	done    chan struct{}
+	b       []byte
+	err     error
 }
 
 // weight is what an extent takes in memory while it is checked.
@@ -55,7 +64,7 @@ func (f *fetch) weight() int64 {
 func (w *partitionWalk) run(ctx context.Context) error {
 	w.at, w.ends = -1, make(map[metadata.Incarnation]uint64)
 	if w.a.cfg.Quick {
-		err := w.manifest(ctx, func(*wal.ExtentRef) error { return nil })
+		err := w.manifest(ctx, func(*wal.ExtentRef, *wal.SegmentRef) error { return nil })
 		w.total.Records = w.view.state.End - w.view.state.LogStart
 		return err
 	}
@@ -63,7 +72,7 @@ func (w *partitionWalk) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		defer close(queue)
-		return w.manifest(ctx, func(ref *wal.ExtentRef) error { return w.begin(ctx, g, queue, ref) })
+		return w.manifest(ctx, func(ref *wal.ExtentRef, ends *wal.SegmentRef) error { return w.begin(ctx, g, queue, ref, ends) })
 	})
 	findings := &findings{where: w.f.where} // w.f belongs to the other goroutine until the end
 	g.Go(func() error { return w.check(ctx, queue, findings) })
@@ -75,55 +84,142 @@ func (w *partitionWalk) run(ctx context.Context) error {
 	return nil
 }
 
-// manifest calls f with every extent in offset order, and with nil in place of
-// those of a page that cannot be read.
-func (w *partitionWalk) manifest(ctx context.Context, f func(*wal.ExtentRef) error) error {
+// visit is called with an extent or a block, and with the segment that it is the
+// last block of; with nil for what cannot be known.
+type visit func(ref *wal.ExtentRef, ends *wal.SegmentRef) error
+
+// manifest calls f with every block and extent in offset order, and with nil in
+// place of those of a page or a segment that cannot be read.
+func (w *partitionWalk) manifest(ctx context.Context, f visit) error {
 	m := w.view.state
+	for _, page := range m.SegmentPages {
+		var refs []wal.SegmentRef
+		ok, err := w.page(ctx, page, f, func() (n int, err error) {
+			refs, err = w.a.inspector.SegmentPage(ctx, w.tp, page)
+			return len(refs), err
+		})
+		if err == nil && ok {
+			err = w.segments(ctx, refs, f)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if err := w.segments(ctx, m.Segments, f); err != nil {
+		return err
+	}
 	for _, page := range m.Pages {
-		key := wal.PageKey(w.tp, page.Epoch, page.Number)
-		w.a.pages.add(key)
-		w.total.Pages++
 		var refs []wal.ExtentRef
+		ok, err := w.page(ctx, page, f, func() (n int, err error) {
+			refs, err = w.a.inspector.Page(ctx, w.tp, page)
+			return len(refs), err
+		})
+		if err == nil && ok {
+			err = w.refs(ctx, untiered(refs, m.Tiered), f)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return w.refs(ctx, untiered(m.Tail, m.Tiered), f)
+}
+
+// untiered drops the extents of a page that have been tiered since.
+func untiered(refs []wal.ExtentRef, tiered int64) []wal.ExtentRef {
+	i, _ := slices.BinarySearchFunc(refs, tiered, func(r wal.ExtentRef, at int64) int { return cmp.Compare(r.Last, at) })
+	return refs[i:]
+}
+
+// page loads a page; false when it cannot be read, which has been said.
+func (w *partitionWalk) page(ctx context.Context, page wal.PageRef, f visit, load func() (int, error)) (bool, error) {
+	w.a.named.add(wal.PageKey(w.tp, page.Epoch, page.Number))
+	w.total.Pages++
+	var n int
+	var err error
+	if e := w.a.request(ctx, func() { n, err = load() }); e != nil {
+		return false, e
+	}
+	if err != nil {
+		if unanswered(ctx, err) {
+			return false, err
+		}
+		w.f.add(KindPage, "page %d of epoch %d, offsets %d to %d: %v", page.Number, page.Epoch, page.Base, page.Last, err)
+		w.at = page.Last + 1
+		return false, f(nil, nil)
+	}
+	if n != int(page.Entries) {
+		w.f.add(KindPage, "page %d of epoch %d has %d entries instead of %d", page.Number, page.Epoch, n, page.Entries)
+	}
+	return true, nil
+}
+
+// segments reads the indexes of segments and goes through their blocks.
+func (w *partitionWalk) segments(ctx context.Context, refs []wal.SegmentRef, f visit) error {
+	for i := range refs {
+		ref := &refs[i]
+		key := wal.SegmentKey(w.tp, ref)
+		w.a.named.add(key)
+		w.total.Segments++
+		var section *wal.Section
 		var err error
-		if e := w.a.request(ctx, func() { refs, err = w.a.inspector.Page(ctx, w.tp, page) }); e != nil {
+		if e := w.a.request(ctx, func() { section, err = w.a.inspector.Section(ctx, w.tp, ref) }); e != nil {
 			return e
 		}
 		if err != nil {
 			if unanswered(ctx, err) {
 				return err
 			}
-			w.f.add(KindPage, "page %d of epoch %d, offsets %d to %d: %v", page.Number, page.Epoch, page.Base, page.Last, err)
-			w.at = page.Last + 1
-			if err := f(nil); err != nil {
+			kind := KindSegment
+			if errors.Is(err, tiering.ErrDataLoss) {
+				kind = KindObjectMissing
+			}
+			w.f.add(kind, "offsets %d to %d: %v", ref.Base, ref.Last, err)
+			w.at = ref.Last + 1
+			if err := f(nil, nil); err != nil {
 				return err
 			}
 			continue
 		}
-		if len(refs) != int(page.Entries) {
-			w.f.add(KindPage, "page %d of epoch %d has %d entries instead of %d", page.Number, page.Epoch, len(refs), page.Entries)
-		}
-		if err := w.refs(ctx, refs, f); err != nil {
-			return err
+		blocks := section.Extents(key)
+		for j := range blocks {
+			var ends *wal.SegmentRef
+			if j == len(blocks)-1 {
+				ends = ref
+			}
+			if err := w.visit(ctx, &blocks[j], ends, f); err != nil {
+				return err
+			}
 		}
 	}
-	return w.refs(ctx, m.Tail, f)
+	return nil
 }
 
-func (w *partitionWalk) refs(ctx context.Context, refs []wal.ExtentRef, f func(*wal.ExtentRef) error) error {
+func (w *partitionWalk) refs(ctx context.Context, refs []wal.ExtentRef, f visit) error {
 	for i := range refs {
-		ref := &refs[i]
-		if err := w.ref(ctx, ref); err != nil {
-			return err
-		}
 		w.total.Extents++
-		w.total.Bytes += ref.RawLen
-		w.total.BytesStored += ref.Len
-		w.a.extents.Add(1)
-		if err := f(ref); err != nil {
+		if err := w.visit(ctx, &refs[i], nil, f); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (w *partitionWalk) visit(ctx context.Context, ref *wal.ExtentRef, ends *wal.SegmentRef, f visit) error {
+	if err := w.ref(ctx, ref); err != nil {
+		return err
+	}
+	w.total.Bytes += ref.RawLen
+	w.total.BytesStored += ref.Len
+	w.a.extents.Add(1)
+	return f(ref, ends)
+}
+
+// where says what a manifest entry lies in.
+func where(ref *wal.ExtentRef) string {
+	if ref.Object != "" {
+		return "block of " + ref.Object
+	}
+	return fmt.Sprintf("extent of slot %d of chain %s", ref.Slot, ref.Incarnation)
 }
 
 // ref checks a manifest entry against its neighbours, the epochs and its chain.
@@ -132,12 +228,15 @@ func (w *partitionWalk) ref(ctx context.Context, ref *wal.ExtentRef) error {
 		w.at = ref.Base
 	}
 	if ref.Base != w.at || ref.Last < ref.Base {
-		w.f.add(KindManifest, "the extent of slot %d of chain %s covers offsets %d to %d, the one before ended at %d", ref.Slot, ref.Incarnation, ref.Base, ref.Last, w.at)
+		w.f.add(KindManifest, "the %s covers offsets %d to %d, the one before ended at %d", where(ref), ref.Base, ref.Last, w.at)
 	}
 	if ref.Epoch < w.epoch || ref.Epoch != epochOf(w.view.state, ref.Base) {
 		w.f.add(KindManifest, "the extent at offset %d is of epoch %d; the epochs say %d, the one before it was of %d", ref.Base, ref.Epoch, epochOf(w.view.state, ref.Base), w.epoch)
 	}
 	w.at, w.epoch = ref.Last+1, max(w.epoch, ref.Epoch)
+	if ref.Object != "" {
+		return nil
+	}
 	end, err := w.chainEnd(ctx, ref)
 	if err == nil && ref.Slot >= end {
 		w.f.add(KindManifest, "the extent at offset %d lies in slot %d of chain %s, which ended at %d", ref.Base, ref.Slot, ref.Incarnation, end)
@@ -196,8 +295,8 @@ func epochOf(m *wal.PartitionState, offset int64) int32 {
 
 // begin starts to fetch an extent and puts it into the queue. Room is taken in
 // the order of the queue, so what is checked next always has its room.
-func (w *partitionWalk) begin(ctx context.Context, g *errgroup.Group, queue chan<- *fetch, ref *wal.ExtentRef) error {
-	f := &fetch{gap: ref == nil, done: make(chan struct{})}
+func (w *partitionWalk) begin(ctx context.Context, g *errgroup.Group, queue chan<- *fetch, ref *wal.ExtentRef, ends *wal.SegmentRef) error {
+	f := &fetch{gap: ref == nil, segment: ends, done: make(chan struct{})}
 	if ref != nil {
 		f.ref = *ref
 	}
@@ -243,30 +342,52 @@ func (w *partitionWalk) checkFetched(ctx context.Context, f *fetch, to *findings
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+	defer w.endSegment(f, to)
 	switch {
 	case f.gap:
+		w.sum, w.sumHoled = wal.DataDigest{}, false
 		w.producers.lost()
 	case f.err == nil:
 		w.batches(f, to)
 	case unanswered(ctx, f.err):
 		return f.err
 	case errors.Is(f.err, tiering.ErrDataLoss):
-		to.add(KindObjectMissing, "offsets %d to %d: %s is missing", f.ref.Base, f.ref.Last, wal.SlotKey(f.ref.Incarnation, f.ref.Slot))
+		to.add(KindObjectMissing, "offsets %d to %d: %s is missing", f.ref.Base, f.ref.Last, f.ref.Key())
+		w.sumHoled = true
 		w.producers.lost()
 	default:
-		to.add(KindExtentDamaged, "offsets %d to %d, at position %d of %s: %v", f.ref.Base, f.ref.Last, f.ref.Position, wal.SlotKey(f.ref.Incarnation, f.ref.Slot), f.err)
+		to.add(KindExtentDamaged, "offsets %d to %d, at position %d of %s: %v", f.ref.Base, f.ref.Last, f.ref.Position, f.ref.Key(), f.err)
+		w.sumHoled = true
 		w.producers.lost()
 	}
 	return nil
 }
 
+// endSegment compares what the blocks of a segment held with what the manifest
+// says that it was made from.
+func (w *partitionWalk) endSegment(f *fetch, to *findings) {
+	if f.segment == nil {
+		return
+	}
+	if s := f.segment; !w.sumHoled && w.sum != s.Data {
+		to.add(KindDigest, "offsets %d to %d: %s holds %+v, the manifest says %+v", s.Base, s.Last, f.ref.Key(), w.sum, s.Data)
+	}
+	w.sum, w.sumHoled = wal.DataDigest{}, false
+}
+
 // batches checks an extent's batches against their place and themselves.
 func (w *partitionWalk) batches(f *fetch, to *findings) {
+	if f.ref.Object != "" {
+		if d, err := tiering.Digest(f.b); err == nil {
+			w.sum = w.sum.Plus(d)
+		}
+	}
 	at, newest := f.ref.Base, int64(-1)
 	for b := f.b; len(b) > 0; {
 		h, err := batch.Parse(b)
 		if err != nil {
-			to.add(KindBatch, "offset %d, in %s: %v", at, wal.SlotKey(f.ref.Incarnation, f.ref.Slot), err)
+			to.add(KindBatch, "offset %d, in %s: %v", at, f.ref.Key(), err)
+			w.sumHoled = true
 			w.producers.lost()
 			return
 		}

@@ -76,6 +76,13 @@ func (s *scan) apply(h *wal.Head) {
 }
 
 func (s *scan) applyRecord(slot uint64, r *wal.Record) {
+	if r.Type == wal.Trim {
+		if r.Slot > slot || r.Slot > s.checkpoint && s.start == 0 || r.Slot < s.trimmed {
+			s.problem(KindTrim, "slot %d trims below slot %d; the newest checkpoint named is %d, an earlier mark %d", slot, r.Slot, s.checkpoint, s.trimmed)
+		}
+		s.trimmed = max(s.trimmed, r.Slot)
+		return
+	}
 	claim := tiering.Claim{Partition: r.Partition, Epoch: r.Epoch}
 	c, known := s.claims[claim]
 	name := s.a.partitionName(r.Partition)
@@ -86,6 +93,14 @@ func (s *scan) applyRecord(slot uint64, r *wal.Record) {
 		}
 		s.claims[claim] = claimEnd{base: r.Base, end: r.Base}
 		s.a.chains.noteOpen(claim, s)
+	case wal.Add, wal.LogStart:
+		switch {
+		case s.start > 0 || s.holed:
+		case !known:
+			s.problem(KindLeadership, "slot %d edits the manifest of %s at epoch %d, which it never opened", slot, name, r.Epoch)
+		case c.released:
+			s.problem(KindLeadership, "slot %d edits the manifest of %s at epoch %d behind its RELEASE", slot, name, r.Epoch)
+		}
 	case wal.Release:
 		end, opened, err := tiering.ReleasedEnd(r)
 		switch {

@@ -19,14 +19,18 @@ import (
 func TestLive(t *testing.T) {
 	for seed := range uint64(3) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { live(t, seed) })
+			synctest.Test(t, func(t *testing.T) { live(t, seed, nil) })
+		})
+		t.Run(fmt.Sprint(seed, " tiering"), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { live(t, seed, tiny) })
 		})
 	}
 }
 
-func live(t *testing.T, seed uint64) {
+func live(t *testing.T, seed uint64, tune func(*tiering.Config)) {
 	const partitions = 4
 	w := newWorld(t)
+	w.tune = tune
 	r := rand.New(rand.NewPCG(seed, 0))
 	slow := &slowStore{Store: w.store, r: rand.New(rand.NewPCG(seed, 1))}
 	ctx, stop := context.WithCancel(context.Background())
@@ -93,6 +97,9 @@ func live(t *testing.T, seed uint64) {
 	wg.Wait()
 	rep := w.audit(w.config())
 	expect(t, rep)
+	if tune != nil && (rep.Totals.Segments == 0 || rep.Totals.Extents == rep.Totals.Batches) {
+		t.Errorf("nothing was tiered: %+v", rep.Totals)
+	}
 	if rep.Totals.Records < 500 || rep.Totals.ChainsSealed == 0 {
 		t.Errorf("too little happened: %+v", rep.Totals)
 	}

@@ -16,7 +16,12 @@ import (
 const (
 	// looks is how often a partition is rebuilt before what does not fit is
 	// believed; each but the first is afresh, after a pause.
-	looks     = 3
+	looks = 3
+	// rebuilds is how often leaders may change under one look.
+	rebuilds = 20
+	// walks is how often a partition is walked through before objects count as
+	// missing.
+	walks     = 4
 	lookPause = 500 * time.Millisecond
 	// findingsMax bounds what is kept of one partition.
 	findingsMax = 100
@@ -39,17 +44,9 @@ func (f *findings) add(kind, format string, args ...any) {
 
 // checkPartition rebuilds a partition and checks it, down to its batches.
 func (a *auditor) checkPartition(ctx context.Context, tp metadata.TopicPartition) error {
-	f := &findings{where: "partition " + a.partitionName(tp)}
-	v, err := a.rebuild(ctx, tp, f)
-	if err != nil || v == nil {
+	f, total, err := a.walkPartition(ctx, tp)
+	if err != nil || f == nil {
 		return err
-	}
-	total := Topic{Name: a.topicName(tp.Topic), Partitions: 1}
-	if v.state != nil {
-		w := &partitionWalk{a: a, tp: tp, view: v, f: f, total: &total, producers: newProducers(v.state.Expired)}
-		if err := w.run(ctx); err != nil {
-			return err
-		}
 	}
 	if len(f.list) > 0 {
 		if _, there, err := a.partition(ctx, tp); err != nil || !there {
@@ -66,6 +63,30 @@ func (a *auditor) checkPartition(ctx context.Context, tp metadata.TopicPartition
 	return nil
 }
 
+// walkPartition rebuilds a partition and walks through it; nil when it is gone.
+// What a live leader has tiered since the partition was rebuilt is deleted under
+// the walk: so when objects are missing, it is rebuilt afresh and walked again.
+func (a *auditor) walkPartition(ctx context.Context, tp metadata.TopicPartition) (*findings, Topic, error) {
+	for look := 1; ; look++ {
+		f := &findings{where: "partition " + a.partitionName(tp)}
+		total := Topic{Name: a.topicName(tp.Topic), Partitions: 1}
+		v, err := a.rebuild(ctx, tp, look > 1, f)
+		if err != nil || v == nil {
+			return nil, total, err
+		}
+		if v.state != nil {
+			w := &partitionWalk{a: a, tp: tp, view: v, f: f, total: &total, producers: newProducers(v.state.Expired)}
+			if err := w.run(ctx); err != nil {
+				return nil, total, err
+			}
+		}
+		gone := slices.ContainsFunc(f.list, func(p Problem) bool { return p.Kind == KindObjectMissing || p.Kind == KindPage })
+		if !gone || look == walks {
+			return f, total, nil
+		}
+	}
+}
+
 // view is a partition as the next leader would find it.
 type view struct {
 	owners []metadata.Owner
@@ -74,10 +95,10 @@ type view struct {
 
 // rebuild returns the partition as it is, nil when it is gone, and adds to f
 // what did not fit at every look.
-func (a *auditor) rebuild(ctx context.Context, tp metadata.TopicPartition, f *findings) (*view, error) {
+func (a *auditor) rebuild(ctx context.Context, tp metadata.TopicPartition, fresh bool, f *findings) (*view, error) {
 	for look := 1; ; look++ {
 		now := &findings{where: f.where}
-		v, err := a.rebuildOnce(ctx, tp, look > 1, now)
+		v, err := a.rebuildOnce(ctx, tp, fresh || look > 1, now)
 		if err != nil || v == nil {
 			return nil, err
 		}
@@ -91,9 +112,30 @@ func (a *auditor) rebuild(ctx context.Context, tp metadata.TopicPartition, f *fi
 	}
 }
 
-// rebuildOnce reads opens before owners and owners before chains, newest first:
-// what it then misses is older than what it has.
+// rebuildOnce rebuilds the partition from one owner list: what a chain says of a
+// partition counts only while the list has its entry, after that it forgets. So
+// the list has to be the same afterwards.
 func (a *auditor) rebuildOnce(ctx context.Context, tp metadata.TopicPartition, fresh bool, f *findings) (*view, error) {
+	for try := 1; ; try++ {
+		now := &findings{where: f.where}
+		v, err := a.rebuildFrom(ctx, tp, fresh || try > 1, now)
+		if err != nil || v == nil {
+			return nil, err
+		}
+		p, there, err := a.partition(ctx, tp)
+		if err != nil || !there {
+			return nil, err
+		}
+		if slices.Equal(p.Owners, v.owners) || try == rebuilds {
+			f.list, f.more = append(f.list, now.list...), f.more+now.more
+			return v, nil
+		}
+	}
+}
+
+// rebuildFrom reads opens before owners and owners before chains, newest first:
+// what it then misses is older than what it has.
+func (a *auditor) rebuildFrom(ctx context.Context, tp metadata.TopicPartition, fresh bool, f *findings) (*view, error) {
 	opened := a.chains.opened(tp)
 	p, there, err := a.partition(ctx, tp)
 	if err != nil || !there {
@@ -120,6 +162,12 @@ func (a *auditor) rebuildOnce(ctx context.Context, tp metadata.TopicPartition, f
 		return v, a.checkSuccession(ctx, tp, f)
 	}
 	v.state = state
+	newest, _ := p.Newest()
+	for epoch, s := range opened {
+		if epoch > state.Epoch && epoch <= newest.Epoch { // one beyond the list was reported
+			f.add(KindRebuild, "chain %s opened it at epoch %d, rebuilt it is at epoch %d", s.inc, epoch, state.Epoch)
+		}
+	}
 	for _, o := range p.Owners {
 		i, claim := met[o.Incarnation], tiering.Claim{Partition: tp, Epoch: state.Epoch}
 		if o.Epoch != state.Epoch || i == nil || i.holed {
@@ -176,17 +224,26 @@ func checkShape(m *wal.PartitionState, f *findings) {
 		epoch, start = e.Epoch, e.Start
 	}
 	first, end := m.LogStart, m.LogStart
-	switch {
-	case len(m.Pages) > 0:
-		first = m.Pages[0].Base
-	case len(m.Tail) > 0:
-		first = m.Tail[0].Base
+	piece := func(base, last int64) {
+		if base < first || end == m.LogStart {
+			first = base
+		}
+		end = last + 1
 	}
-	switch {
-	case len(m.Tail) > 0:
-		end = m.Tail[len(m.Tail)-1].Last + 1
-	case len(m.Pages) > 0:
-		end = m.Pages[len(m.Pages)-1].Last + 1
+	for _, p := range m.SegmentPages {
+		piece(p.Base, p.Last)
+	}
+	for i := range m.Segments {
+		piece(m.Segments[i].Base, m.Segments[i].Last)
+	}
+	if (len(m.SegmentPages) > 0 || len(m.Segments) > 0) && end != m.Tiered {
+		f.add(KindManifest, "segments end at %d, it is tiered up to %d", end, m.Tiered)
+	}
+	for _, p := range m.Pages {
+		piece(max(p.Base, m.Tiered), p.Last)
+	}
+	for i := range m.Tail {
+		piece(m.Tail[i].Base, m.Tail[i].Last)
 	}
 	if first > m.LogStart || end != m.End {
 		f.add(KindManifest, "it covers offsets %d to %d, but the log begins at %d and ends at %d", first, end, m.LogStart, m.End)
@@ -229,7 +286,9 @@ func (a *auditor) misfits(ctx context.Context, tp metadata.TopicPartition) (map[
 		if err != nil {
 			return nil, err
 		}
-		if from.end != to.base && to.base >= 0 && !holed {
+		// Between them, one may have opened in a chain whose beginning is trimmed.
+		follows := from.end == to.base || newer > older+1 && from.end < to.base && a.chains.trimmed.Load()
+		if !follows && to.base >= 0 && !holed {
 			out[newer] = fmt.Sprintf("epoch %d opened at offset %d in chain %s, epoch %d had ended at %d in chain %s",
 				newer, to.base, opened[newer].inc, older, from.end, opened[older].inc)
 		}
@@ -237,24 +296,24 @@ func (a *auditor) misfits(ctx context.Context, tp metadata.TopicPartition) (map[
 	return out, nil
 }
 
-// pageSet remembers which manifest pages are referenced, by a hash of their
-// keys: one entry for every 1,024 extents.
-type pageSet struct {
+// nameSet remembers which segments and pages manifests name, by a hash of their
+// keys.
+type nameSet struct {
 	mu   sync.Mutex
 	seen map[uint64]struct{}
 }
 
-func (p *pageSet) init() {
+func (p *nameSet) init() {
 	p.seen = make(map[uint64]struct{})
 }
 
-func (p *pageSet) add(key string) {
+func (p *nameSet) add(key string) {
 	p.mu.Lock()
 	p.seen[hashKey(key)] = struct{}{}
 	p.mu.Unlock()
 }
 
-func (p *pageSet) has(key string) bool {
+func (p *nameSet) has(key string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	_, ok := p.seen[hashKey(key)]

@@ -29,7 +29,9 @@ const (
 	KindManifest      = "manifest"            // ranges with gaps or overlaps, epochs out of order
 	KindPage          = "page"                // a manifest page is missing or damaged
 	KindObjectMissing = "object-missing"      // a manifest names an object that is gone
-	KindExtentDamaged = "extent-damaged"      // the bytes of an extent fail their checks
+	KindExtentDamaged = "extent-damaged"      // the bytes of an extent or of a block fail their checks
+	KindSegment       = "segment"             // the index of a segment is damaged or says something else than the manifest
+	KindDigest        = "digest"              // a segment holds other batches than the manifest says
 	KindBatch         = "batch"               // a record batch contradicts its place or its checksum
 	KindSequence      = "sequence"            // a producer's sequence numbers have a gap or a repeat
 	KindProducer      = "producer-state"      // the rebuilt producer state is not what the batches say
@@ -58,7 +60,8 @@ type Stray struct {
 type Topic struct {
 	Name        string `json:"name"`
 	Partitions  int64  `json:"partitions"`
-	Extents     int64  `json:"extents"`
+	Extents     int64  `json:"extents"`  // in write-ahead objects
+	Segments    int64  `json:"segments"` // or parts of shared ones
 	Pages       int64  `json:"pages"`
 	Batches     int64  `json:"batches"`
 	Records     int64  `json:"records"`
@@ -73,19 +76,21 @@ type Totals struct {
 	Slots        int64 `json:"slots"`
 	Partitions   int64 `json:"partitions"`
 	Extents      int64 `json:"extents"`
+	Segments     int64 `json:"segments"`
 	Pages        int64 `json:"pages"`
 	Batches      int64 `json:"batches"`
 	Records      int64 `json:"records"`
 	Bytes        int64 `json:"bytes"`
 	BytesStored  int64 `json:"bytes_stored"`
-	// Objects and ObjectBytes are of the whole bucket below w/, k/ and m/.
+	// Objects and ObjectBytes are of the whole bucket below w/, k/, s/, x/ and m/.
 	Objects     int64 `json:"objects"`
 	ObjectBytes int64 `json:"object_bytes"`
-	// DeletedTopicPages are manifest pages of deleted topics: nothing removes
-	// them yet, as nothing removes the records.
-	DeletedTopicPages int64 `json:"deleted_topic_pages"`
-	Strays            int64 `json:"strays"`
-	Problems          int64 `json:"problems"`
+	// OwedObjects and OwedBytes are what deletion still owes: segments and pages of
+	// deleted topics.
+	OwedObjects int64 `json:"owed_objects"`
+	OwedBytes   int64 `json:"owed_bytes"`
+	Strays      int64 `json:"strays"`
+	Problems    int64 `json:"problems"`
 }
 
 // Report is the outcome of an audit.
@@ -163,6 +168,7 @@ func (c *collector) topic(t Topic) {
 	}
 	sum.Partitions += t.Partitions
 	sum.Extents += t.Extents
+	sum.Segments += t.Segments
 	sum.Pages += t.Pages
 	sum.Batches += t.Batches
 	sum.Records += t.Records
@@ -171,6 +177,7 @@ func (c *collector) topic(t Topic) {
 	total := &c.r.Totals
 	total.Partitions += t.Partitions
 	total.Extents += t.Extents
+	total.Segments += t.Segments
 	total.Pages += t.Pages
 	total.Batches += t.Batches
 	total.Records += t.Records
@@ -247,15 +254,15 @@ func (r *Report) WriteText(w io.Writer) error {
 	}
 	fmt.Fprintf(w, "\n%d chains (%d sealed), %d slots, %d objects of %d bytes\n\n",
 		r.Totals.Chains, r.Totals.ChainsSealed, r.Totals.Slots, r.Totals.Objects, r.Totals.ObjectBytes)
-	fmt.Fprintln(t, "partitions\textents\tpages\tbatches\trecords\tbytes\tstored\t  topic")
-	line := func(p, e, g, b, rec, by, st int64, name string) {
-		fmt.Fprintf(t, "%d\t%d\t%d\t%d\t%d\t%d\t%d\t  %s\n", p, e, g, b, rec, by, st, name)
+	fmt.Fprintln(t, "partitions\textents\tsegments\tpages\tbatches\trecords\tbytes\tstored\t  topic")
+	line := func(p, e, s, g, b, rec, by, st int64, name string) {
+		fmt.Fprintf(t, "%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t  %s\n", p, e, s, g, b, rec, by, st, name)
 	}
 	for _, x := range r.Topics {
-		line(x.Partitions, x.Extents, x.Pages, x.Batches, x.Records, x.Bytes, x.BytesStored, x.Name)
+		line(x.Partitions, x.Extents, x.Segments, x.Pages, x.Batches, x.Records, x.Bytes, x.BytesStored, x.Name)
 	}
 	total := &r.Totals
-	line(total.Partitions, total.Extents, total.Pages, total.Batches, total.Records, total.Bytes, total.BytesStored, "(all)")
+	line(total.Partitions, total.Extents, total.Segments, total.Pages, total.Batches, total.Records, total.Bytes, total.BytesStored, "(all)")
 	if err := t.Flush(); err != nil {
 		return err
 	}
@@ -266,8 +273,8 @@ func (r *Report) WriteText(w io.Writer) error {
 		fmt.Fprintf(w, "  %s %s: %d objects of %d bytes, the oldest %s old, %d past the grace, such as %s\n",
 			s.Reason, s.Owner, s.Objects, s.Bytes, (time.Duration(s.Oldest) * time.Second).String(), s.Expired, s.Example)
 	}
-	if total.DeletedTopicPages > 0 {
-		fmt.Fprintf(w, "\n%d manifest pages of deleted topics\n", total.DeletedTopicPages)
+	if total.OwedObjects > 0 {
+		fmt.Fprintf(w, "\nDeletion still owes %d objects of %d bytes\n", total.OwedObjects, total.OwedBytes)
 	}
 	fmt.Fprintln(w)
 	for _, p := range r.Problems {

@@ -48,6 +48,7 @@ type scan struct {
 	previous     *wal.Digest // of slot next-1; nil when unknown
 	acknowledged uint64
 	checkpoint   uint64
+	trimmed      uint64 // the newest TRIM
 	claims       map[tiering.Claim]claimEnd
 }
 
@@ -106,6 +107,7 @@ func (s *scan) advanceTaken(ctx context.Context) error {
 	}
 	if !s.started {
 		s.started, s.start, s.next = true, s.chain.Trim, s.chain.Trim
+		s.skipped(s.start)
 		s.checkKey()
 	}
 	if err := s.walk(ctx); err != nil {
@@ -118,6 +120,13 @@ func (s *scan) advanceTaken(ctx context.Context) error {
 		}
 	}
 	return s.checkCheckpoint(ctx)
+}
+
+// skipped notes that slots below were trimmed before they could be read.
+func (s *scan) skipped(below uint64) {
+	if below > 0 {
+		s.a.chains.trimmed.Store(true)
+	}
 }
 
 func (s *scan) load(ctx context.Context) error {
@@ -134,7 +143,7 @@ func (s *scan) load(ctx context.Context) error {
 }
 
 func (s *scan) checkKey() {
-	if s.chain.Trim > s.chain.Checkpoint {
+	if s.chain.Trim > s.chain.Checkpoint && !s.chain.Inherited {
 		s.problem(KindTrim, "trim mark %d is above checkpoint %d", s.chain.Trim, s.chain.Checkpoint)
 	}
 	if end := s.chain.End; end != nil && s.chain.Checkpoint > *end {
@@ -277,6 +286,7 @@ func (s *scan) free(ctx context.Context, slot uint64) (again *slotRead, missing 
 	}
 	if s.chain.Trim > slot { // trimmed while we read: go on from the mark
 		s.next, s.holed, s.previous = s.chain.Trim, true, nil
+		s.skipped(s.next)
 		return nil, false, nil
 	}
 	return nil, true, nil

@@ -11,6 +11,7 @@ import (
 	"github.com/cespare/xxhash/v2"
 
 	"github.com/tidemark-io/tidemark/metadata"
+	"github.com/tidemark-io/tidemark/tiering"
 	"github.com/tidemark-io/tidemark/tiering/object"
 	"github.com/tidemark-io/tidemark/tiering/wal"
 )
@@ -25,20 +26,23 @@ type account func(ctx context.Context, key string, now bool) (reason, owner stri
 
 // walkBucket lists what lies in the bucket and finds what nothing accounts for.
 func (a *auditor) walkBucket(ctx context.Context) error {
+	swept := a.cfg.SweepGrace
 	for _, l := range []struct {
 		prefix string
+		grace  time.Duration
 		of     account
 	}{
-		{"w/", a.accountSlot}, {"k/", a.accountCheckpoint}, {"m/", a.accountPage},
+		{"w/", a.cfg.Grace, a.accountSlot}, {"k/", a.cfg.Grace, a.accountCheckpoint},
+		{"s/", swept, a.accountNamed}, {"x/", swept, a.accountShared}, {"m/", swept, a.accountNamed},
 	} {
-		if err := a.walkPrefix(ctx, l.prefix, l.of); err != nil {
+		if err := a.walkPrefix(ctx, l.prefix, l.grace, l.of); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (a *auditor) walkPrefix(ctx context.Context, prefix string, of account) error {
+func (a *auditor) walkPrefix(ctx context.Context, prefix string, grace time.Duration, of account) error {
 	for after := ""; ; {
 		var infos []object.Info
 		var err error
@@ -49,7 +53,7 @@ func (a *auditor) walkPrefix(ctx context.Context, prefix string, of account) err
 			return fmt.Errorf("list %s: %w", prefix, err)
 		}
 		for i := range infos {
-			if err := a.walkObject(ctx, &infos[i], of); err != nil {
+			if err := a.walkObject(ctx, &infos[i], grace, of); err != nil {
 				return err
 			}
 		}
@@ -68,14 +72,18 @@ func (a *auditor) listOnce(ctx context.Context, prefix, after string) ([]object.
 
 // walkObject accounts for one object. Before one counts as a problem it is
 // looked at again: what accounts for it may have come, and it may have gone.
-func (a *auditor) walkObject(ctx context.Context, o *object.Info, of account) error {
+func (a *auditor) walkObject(ctx context.Context, o *object.Info, grace time.Duration, of account) error {
 	a.out.add(func(t *Totals) { t.Objects++; t.ObjectBytes += o.Size })
 	reason, owner, err := of(ctx, o.Key, false)
+	if reason == owedReason {
+		a.out.add(func(t *Totals) { t.OwedObjects++; t.OwedBytes += o.Size })
+		return err
+	}
 	if err != nil || reason == "" {
 		return err
 	}
 	age := max(0, a.now().Sub(o.Modified))
-	expired := age > a.cfg.Grace || a.cfg.Grace == 0
+	expired := age > grace || grace == 0
 	if expired {
 		if reason, owner, err = of(ctx, o.Key, true); err != nil || reason == "" {
 			return err
@@ -91,6 +99,9 @@ func (a *auditor) walkObject(ctx context.Context, o *object.Info, of account) er
 	a.out.stray(reason, owner, o.Key, o.Size, age, expired)
 	return nil
 }
+
+// owedReason is that of an object which deletion owes: no stray.
+const owedReason = "of a deleted topic"
 
 const strangeName = "object of no known name"
 
@@ -176,20 +187,18 @@ func (a *auditor) accountCheckpoint(ctx context.Context, key string, now bool) (
 	return "", "", nil
 }
 
-// accountPage parses m/<h2>/<topic>/<partition>/<epoch>-<number>.
-func (a *auditor) accountPage(ctx context.Context, key string, now bool) (string, string, error) {
-	parts := strings.Split(key, "/")
-	if len(parts) != 5 {
-		return strangeName, "m/", nil
+// accountNamed accounts for segments of one partition and for manifest pages.
+func (a *auditor) accountNamed(ctx context.Context, key string, now bool) (string, string, error) {
+	what := "segment"
+	tp, _, ok := wal.ParseSegmentKey(key)
+	if !ok {
+		what = "page"
+		tp, _, _, ok = wal.ParsePageKey(key)
 	}
-	tp, err := metadata.ParsePartitionKey(metadata.PrefixPartitions + parts[2] + "/" + parts[3])
-	epochText, numberText, _ := strings.Cut(parts[4], "-")
-	epoch, err1 := strconv.ParseUint(epochText, 16, 31)
-	number, err2 := strconv.ParseUint(numberText, 10, 32)
-	if err != nil || err1 != nil || err2 != nil || wal.PageKey(tp, int32(epoch), uint32(number)) != key {
-		return strangeName, "m/", nil
+	if !ok {
+		return strangeName, key[:2], nil
 	}
-	if a.pages.has(key) || a.cfg.Topic != "" && a.topicName(tp.Topic) != a.cfg.Topic {
+	if a.named.has(key) || a.cfg.Topic != "" && a.topicName(tp.Topic) != a.cfg.Topic {
 		return "", "", nil
 	}
 	_, there, err := a.partition(ctx, tp)
@@ -197,21 +206,57 @@ func (a *auditor) accountPage(ctx context.Context, key string, now bool) (string
 		return "", "", err
 	}
 	if !there {
-		a.out.add(func(t *Totals) { t.DeletedTopicPages++ })
-		return "", "", nil
+		return owedReason, "", nil
 	}
 	if now {
-		named, err := a.named(ctx, tp, key)
+		named, err := a.namedNow(ctx, tp, key)
 		if err != nil || named {
 			return "", "", err
 		}
 	}
-	return "page that no manifest names", "partition " + a.partitionName(tp), nil
+	return what + " that no manifest names", "partition " + a.partitionName(tp), nil
 }
 
-// named reports whether the partition, rebuilt once more, names a page. One that
-// cannot be rebuilt may name it.
-func (a *auditor) named(ctx context.Context, tp metadata.TopicPartition, key string) (bool, error) {
+// accountShared accounts for shared segments, for which all partitions must have
+// been walked through.
+func (a *auditor) accountShared(ctx context.Context, key string, now bool) (string, string, error) {
+	inc, _, ok := wal.ParseSharedKey(key)
+	if !ok {
+		return strangeName, "x/", nil
+	}
+	if a.named.has(key) || a.cfg.Topic != "" {
+		return "", "", nil
+	}
+	if now {
+		var parts []metadata.TopicPartition
+		var err error
+		if e := a.request(ctx, func() { parts, err = a.inspector.SharedPartitions(ctx, key) }); e != nil {
+			return "", "", e
+		}
+		if err != nil && (unanswered(ctx, err) || errors.Is(err, tiering.ErrDataLoss)) {
+			if errors.Is(err, tiering.ErrDataLoss) {
+				err = nil // deleted meanwhile
+			}
+			return "", "", err
+		}
+		for _, tp := range parts {
+			if _, there, err := a.partition(ctx, tp); err != nil || !there {
+				if err != nil {
+					return "", "", err
+				}
+				continue
+			}
+			if named, err := a.namedNow(ctx, tp, key); err != nil || named {
+				return "", "", err
+			}
+		}
+	}
+	return "segment that no manifest names", "chain " + inc.String(), nil
+}
+
+// namedNow reports whether the partition, rebuilt once more, names a segment or a
+// page. One that cannot be rebuilt may name it.
+func (a *auditor) namedNow(ctx context.Context, tp metadata.TopicPartition, key string) (bool, error) {
 	f := &findings{}
 	v, err := a.rebuildOnce(ctx, tp, true, f)
 	if err != nil {
@@ -220,12 +265,25 @@ func (a *auditor) named(ctx context.Context, tp metadata.TopicPartition, key str
 	if v == nil || v.state == nil {
 		return true, nil
 	}
-	for _, p := range v.state.Pages {
-		k := wal.PageKey(tp, p.Epoch, p.Number)
-		a.pages.add(k) // the others need no look of their own
-		if k == key {
-			return true, nil
+	note := func(segments []wal.SegmentRef) { // the others need no look of their own
+		for i := range segments {
+			a.named.add(wal.SegmentKey(tp, &segments[i]))
 		}
 	}
-	return false, nil
+	for _, p := range v.state.Pages {
+		a.named.add(wal.PageKey(tp, p.Epoch, p.Number))
+	}
+	for _, p := range v.state.SegmentPages {
+		a.named.add(wal.PageKey(tp, p.Epoch, p.Number))
+		var refs []wal.SegmentRef
+		if e := a.request(ctx, func() { refs, err = a.inspector.SegmentPage(ctx, tp, p) }); e != nil {
+			return false, e
+		}
+		if err != nil {
+			return true, nil // said when the partition was walked through
+		}
+		note(refs)
+	}
+	note(v.state.Segments)
+	return a.named.has(key), nil
 }

@@ -63,6 +63,8 @@ type world struct {
 	topic   metadata.TopicID
 	begin   time.Time
 
+	tune func(*tiering.Config)
+
 	mu   sync.Mutex
 	logs map[metadata.Incarnation]*node
 	next metadata.Incarnation
@@ -153,15 +155,20 @@ func (w *world) start() *node {
 	w.mu.Unlock()
 	w.put(metadata.ChainKey(inc), metadata.Chain{})
 	ctx, cancel := context.WithCancel(context.Background())
-	l, err := tiering.Open(ctx, tiering.Config{
+	cfg := tiering.Config{
 		Incarnation: inc, Cluster: w.cluster, Store: w.bucket, Chains: tiering.NewChains(w.kv), Peers: w,
-		FlushSpacing: time.Millisecond, CheckpointInterval: time.Hour, CheckpointSlots: 64,
+		FlushSpacing: time.Millisecond, CheckpointInterval: time.Hour, CheckpointSlots: 64, TierInterval: 1000 * time.Hour, CollectInterval: 1000 * time.Hour,
 		Clock: func() time.Duration { return time.Since(w.begin) }, Logger: slog.New(slog.DiscardHandler),
-	})
+	}
+	if w.tune != nil {
+		w.tune(&cfg)
+	}
+	l, err := tiering.Open(ctx, cfg)
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	n := &node{Log: l, inc: inc}
+	l.OnCheckpoint(w.trimOwners(inc))
 	w.mu.Lock()
 	w.logs[inc] = n
 	w.mu.Unlock()
@@ -176,6 +183,35 @@ func (w *world) start() *node {
 	}
 	w.t.Cleanup(n.kill)
 	return n
+}
+
+// trimOwners does what the cluster code does after a checkpoint: it drops owner
+// entries that nobody needs any more, and has their chains forget them.
+func (w *world) trimOwners(inc metadata.Incarnation) func([]tiering.Claim) {
+	return func(claims []tiering.Claim) {
+		if w.tune == nil { // tests that count on whole lists
+			return
+		}
+		for _, c := range claims {
+			entries, _, err := w.kv.Get(context.Background(), metadata.PartitionKey(c.Partition))
+			var before metadata.Partition
+			if err != nil || !entries[0].Exists() || json.Unmarshal(entries[0].Value, &before) != nil {
+				continue
+			}
+			own := metadata.Owner{Incarnation: inc, Epoch: c.Epoch}
+			r := metadata.TrimOwners(context.Background(), w.kv, []metadata.OwnerEntry{{TP: c.Partition, Owner: own}})
+			if r[0].Err != nil {
+				continue
+			}
+			w.mu.Lock()
+			for _, o := range before.Owners {
+				if n := w.logs[o.Incarnation]; n != nil && o != own {
+					n.Forget([]tiering.Claim{{Partition: c.Partition, Epoch: o.Epoch}})
+				}
+			}
+			w.mu.Unlock()
+		}
+	}
 }
 
 func (w *world) tp(p int32) metadata.TopicPartition {
@@ -293,7 +329,7 @@ func (w *world) build() (a, b, c *node) {
 }
 
 func (w *world) config() audit.Config {
-	return audit.Config{KV: w.kv, Store: w.store, Grace: time.Hour}
+	return audit.Config{KV: w.kv, Store: w.store, Grace: time.Hour, SweepGrace: time.Hour}
 }
 
 func (w *world) audit(cfg audit.Config) *audit.Report {

@@ -53,6 +53,13 @@ const (
 	AfterOpen     Point = "after_open"     // it is committed; error: the incarnation is over
 	BeforeClose   Point = "before_close"   // everything is committed and checkpointed; error: closing fails
 
+	BeforeSegment Point = "before_segment" // the PUT; error: tiering fails, it is tried again
+	AfterSegment  Point = "after_segment"  // it is in the bucket and no manifest names it; error: the same
+	AfterAdd      Point = "after_add"      // it takes the place of its extents; error: nothing more is tiered now
+	BeforeTrim    Point = "before_trim"    // the record; error: nothing is deleted yet
+	AfterTrim     Point = "after_trim"     // the mark is published; error: the same
+	BeforeDelete  Point = "before_delete"  // of objects that nobody needs; error: it is tried again
+
 	GroupBeforeTxn   Point = "group_before_txn" // of group state and offsets
 	GroupAfterTxn    Point = "group_after_txn"
 	GroupBeforeReply Point = "group_before_reply" // of an offset commit that is stored; error: COORDINATOR_NOT_AVAILABLE
@@ -65,6 +72,7 @@ var points = []Point{
 	AfterAppend, BeforePut, AfterPut, BeforeHW, BeforeReply, AfterReply,
 	BeforePage, CheckpointMid, BeforeTxn, AfterTxn, BeforeEnd, AfterEnd, BeforeClaim, AfterClaim,
 	BeforeRelease, AfterRelease, BeforeFence, AfterFence, AfterSeal, BeforeOpen, AfterOpen, BeforeClose,
+	BeforeSegment, AfterSegment, AfterAdd, BeforeTrim, AfterTrim, BeforeDelete,
 	GroupBeforeTxn, GroupAfterTxn, GroupBeforeReply,
 }
 

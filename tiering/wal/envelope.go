@@ -13,6 +13,7 @@ import (
 const (
 	magicCheckpoint = "TIDECKPT"
 	magicPage       = "TIDEPAGE"
+	magicSegments   = "TIDESGPG"
 	envelopeLen     = 64
 	// maxBody bounds a checkpoint or page before it is inflated.
 	maxBody = 1 << 30
@@ -94,8 +95,12 @@ func Inflate(stored []byte, raw int64) ([]byte, error) {
 	return body, nil
 }
 
-// EncodeCheckpoint wraps partition states that AppendState encoded, count of
-// them, as the checkpoint of everything in the chain before slot.
+// AppendToCheckpoint adds a partition state that AppendState encoded to the
+// states of a checkpoint.
+func AppendToCheckpoint(states, state []byte) []byte { return appendBytes(states, state) }
+
+// EncodeCheckpoint wraps states that AppendToCheckpoint gathered, count of them,
+// as the checkpoint of everything in the chain before slot.
 func EncodeCheckpoint(cluster ClusterID, inc metadata.Incarnation, slot uint64, count int, states []byte) ([]byte, error) {
 	body := binary.AppendUvarint(make([]byte, 0, len(states)+8), uint64(count))
 	return seal(magicCheckpoint, cluster, inc, slot, append(body, states...))
@@ -113,9 +118,12 @@ func DecodeCheckpoint(b []byte, cluster ClusterID, inc metadata.Incarnation, slo
 	d := &decoder{b: e.body}
 	states := make([]*PartitionState, d.count(24, "partitions"))
 	for i := range states {
-		states[i] = decodeState(d)
+		one := &decoder{b: d.bytes("partition state")}
 		if d.err != nil {
 			return nil, d.err
+		}
+		if states[i] = decodeState(one); one.err != nil {
+			return nil, one.err
 		}
 	}
 	return states, nil
@@ -128,25 +136,57 @@ func EncodePage(cluster ClusterID, inc metadata.Incarnation, number uint32, refs
 
 // DecodePage reads a page's entries.
 func DecodePage(b []byte, cluster ClusterID, ref PageRef) ([]ExtentRef, error) {
-	e, err := unseal(magicPage, b)
+	e, err := unsealPage(magicPage, b, cluster, ref)
 	if err != nil {
 		return nil, err
-	}
-	if e.cluster != cluster || e.number != uint64(ref.Number) {
-		return nil, fmt.Errorf("%w: page %d found where %d belongs", ErrMalformed, e.number, ref.Number)
 	}
 	d := &decoder{b: e.body}
 	refs := decodeRefs(d)
 	if d.err != nil {
 		return nil, d.err
 	}
-	if len(refs) == 0 || refs[0].Base != ref.Base || refs[len(refs)-1].Last != ref.Last {
-		return nil, fmt.Errorf("%w: page %d does not cover offsets %d to %d", ErrMalformed, ref.Number, ref.Base, ref.Last)
+	return refs, checkPage(ref, len(refs), func(i int) (base, last int64) { return refs[i].Base, refs[i].Last })
+}
+
+// EncodeSegmentPage writes segments that a leader moved out of its manifest.
+func EncodeSegmentPage(cluster ClusterID, inc metadata.Incarnation, number uint32, refs []SegmentRef) ([]byte, error) {
+	return seal(magicSegments, cluster, inc, uint64(number), appendSegmentRefs(nil, refs))
+}
+
+// DecodeSegmentPage reads a page of segments.
+func DecodeSegmentPage(b []byte, cluster ClusterID, ref PageRef) ([]SegmentRef, error) {
+	e, err := unsealPage(magicSegments, b, cluster, ref)
+	if err != nil {
+		return nil, err
 	}
-	for i := 1; i < len(refs); i++ {
-		if refs[i].Base != refs[i-1].Last+1 {
-			return nil, fmt.Errorf("%w: page %d has a gap at offset %d", ErrMalformed, ref.Number, refs[i].Base)
+	d := &decoder{b: e.body}
+	refs := decodeSegmentRefs(d)
+	if d.err != nil {
+		return nil, d.err
+	}
+	return refs, checkPage(ref, len(refs), func(i int) (base, last int64) { return refs[i].Base, refs[i].Last })
+}
+
+func unsealPage(magic string, b []byte, cluster ClusterID, ref PageRef) (envelope, error) {
+	e, err := unseal(magic, b)
+	if err == nil && (e.cluster != cluster || e.number != uint64(ref.Number)) {
+		err = fmt.Errorf("%w: page %d found where %d belongs", ErrMalformed, e.number, ref.Number)
+	}
+	return e, err
+}
+
+// checkPage checks that the entries of a page cover what the manifest says.
+func checkPage(ref PageRef, n int, entry func(int) (base, last int64)) error {
+	next := ref.Base
+	for i := range n {
+		base, last := entry(i)
+		if base != next {
+			return fmt.Errorf("%w: page %d has offset %d where %d belongs", ErrMalformed, ref.Number, base, next)
 		}
+		next = last + 1
 	}
-	return refs, nil
+	if n == 0 || next != ref.Last+1 {
+		return fmt.Errorf("%w: page %d does not cover offsets %d to %d", ErrMalformed, ref.Number, ref.Base, ref.Last)
+	}
+	return nil
 }

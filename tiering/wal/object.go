@@ -48,7 +48,7 @@ func (k Kind) String() string {
 
 const (
 	magicObject = "TIDEMARK"
-	major       = 1
+	major       = 2
 	minor       = 0
 	// HeaderLen is the fixed part; DigestLen ends the head.
 	HeaderLen = 152

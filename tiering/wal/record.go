@@ -12,28 +12,42 @@ type RecordType byte
 
 // Open: the incarnation leads the partition at the epoch from this slot on, its
 // first offset being Base. Release: it never appends to the partition at that
-// epoch again. Numbers are for ever.
+// epoch again. Trim: no manifest needs the slots below Slot any more. Add: the
+// partition's oldest extents, up to the segment's last offset, now lie in the
+// segment. LogStart: the log begins at Base. Numbers are for ever.
 const (
-	Open    RecordType = 1
-	Release RecordType = 2
+	Open     RecordType = 1
+	Release  RecordType = 2
+	Trim     RecordType = 3
+	Add      RecordType = 4
+	LogStart RecordType = 6
 )
 
-// Record is one statement about a partition's leadership.
+// Record is one statement about a partition, or, a Trim, about the chain.
 type Record struct {
 	Type      RecordType
 	Partition metadata.TopicPartition
 	Epoch     int32
-	Base      int64 // Open
+	Base      int64 // Open, LogStart
 	// State is the encoded PartitionState of a Release; nil when the epoch was
 	// claimed but never opened.
-	State []byte
+	State   []byte
+	Slot    uint64      // Trim
+	Segment *SegmentRef // Add
 }
 
 func appendRecord(b []byte, r *Record) []byte {
-	p := appendTopicPartition(make([]byte, 0, 48+len(r.State)), r.Partition)
-	p = binary.AppendUvarint(p, uint64(r.Epoch))
+	p := make([]byte, 0, 48+len(r.State))
+	if r.Type != Trim {
+		p = appendTopicPartition(p, r.Partition)
+		p = binary.AppendUvarint(p, uint64(r.Epoch))
+	}
 	switch r.Type {
-	case Open:
+	case Trim:
+		p = binary.AppendUvarint(p, r.Slot)
+	case Add:
+		p = appendSegmentRef(p, r.Segment)
+	case Open, LogStart:
 		p = binary.AppendUvarint(p, uint64(r.Base))
 	case Release:
 		if r.State == nil {
@@ -56,14 +70,26 @@ func decodeRecords(b []byte) ([]Record, error) {
 		if d.err != nil {
 			return nil, d.err
 		}
-		if typ != Open && typ != Release {
+		r := Record{Type: typ}
+		switch typ {
+		case Open, Release, Add, LogStart:
+			r.Partition, r.Epoch = p.topicPartition(), int32(p.uvarint(math.MaxInt32, "leader epoch"))
+		case Trim:
+		default:
 			continue // a newer minor's
 		}
-		r := Record{Type: typ, Partition: p.topicPartition(), Epoch: int32(p.uvarint(math.MaxInt32, "leader epoch"))}
-		if typ == Open {
-			r.Base = int64(p.uvarint(math.MaxInt64, "base offset"))
-		} else if p.u8("opened") != 0 {
-			r.State = p.bytes("partition state")
+		switch typ {
+		case Open, LogStart:
+			r.Base = int64(p.uvarint(math.MaxInt64, "offset"))
+		case Trim:
+			r.Slot = p.uvarint(math.MaxInt64, "slot")
+		case Add:
+			r.Segment = new(SegmentRef)
+			decodeSegmentRef(p, r.Segment)
+		case Release:
+			if p.u8("opened") != 0 {
+				r.State = p.bytes("partition state")
+			}
 		}
 		if p.err != nil {
 			return nil, p.err

@@ -7,8 +7,12 @@ import (
 	"github.com/tidemark-io/tidemark/metadata"
 )
 
-// ExtentRef is a manifest entry: where a run of batches lies.
+// ExtentRef says where a run of batches lies: an extent, which a manifest names,
+// or a block, which a segment's index does.
 type ExtentRef struct {
+	// Object is the key of the segment that a block lies in; empty for an
+	// extent, which lies in a slot. It is not encoded.
+	Object       string
 	Incarnation  metadata.Incarnation
 	Slot         uint64
 	Position     int64 // in the object, not in its data
@@ -21,13 +25,58 @@ type ExtentRef struct {
 	CRC          uint32
 }
 
-// PageRef is a manifest entry for a page of older extents.
+// Key is the key of the object that the batches lie in.
+func (r *ExtentRef) Key() string {
+	if r.Object != "" {
+		return r.Object
+	}
+	return SlotKey(r.Incarnation, r.Slot)
+}
+
+// DataDigest identifies the batches of a range, whatever objects they lie in and
+// however they are stored there. It does not depend on their order: offsets do.
+type DataDigest struct {
+	Batches int64
+	Records int64
+	Bytes   int64  // as served
+	Sum     uint64 // of the XXH64 of each batch as served, modulo 2^64
+}
+
+// Plus is the digest of both.
+func (d DataDigest) Plus(o DataDigest) DataDigest {
+	return DataDigest{d.Batches + o.Batches, d.Records + o.Records, d.Bytes + o.Bytes, d.Sum + o.Sum}
+}
+
+// SegmentRef is a manifest entry: one partition's section of a segment.
+type SegmentRef struct {
+	Shared       bool
+	Incarnation  metadata.Incarnation // that wrote it
+	Epoch        int32                // the leader epoch of the partition under which it did
+	ID           ULID
+	Base, Last   int64
+	MaxTimestamp int64
+	Position     int64  // of the section in the object
+	Len          int64  // of the section
+	CRC          uint32 // CRC32C of the section
+	Stored       int64  // bytes of its blocks in the object
+	Data         DataDigest
+}
+
+// SlotFloor is the lowest slot of a chain that something rests on.
+type SlotFloor struct {
+	Incarnation metadata.Incarnation
+	Slot        uint64
+}
+
+// PageRef is a manifest entry for a page of older extents, or of segments.
 type PageRef struct {
 	Epoch        int32 // of the leader that wrote the page
 	Number       uint32
 	Base, Last   int64
 	MaxTimestamp int64
 	Entries      int32
+	Bytes        int64       // as served
+	Floors       []SlotFloor // of a page of extents: which slots it names, a chain each
 }
 
 // EpochStart is the first offset of a leader epoch.
@@ -53,7 +102,9 @@ type Producer struct {
 	Batches []ProducerBatch
 }
 
-// PartitionState is all that a new leader needs to go on from End.
+// PartitionState is all that a new leader needs to go on from End. SegmentPages
+// and Segments cover the log up to Tiered, Pages and Tail go on from there to
+// End. Entries of the first page that lie below Tiered were tiered since.
 type PartitionState struct {
 	Partition metadata.TopicPartition
 	// Epoch is the leader epoch under which the state was written.
@@ -61,9 +112,13 @@ type PartitionState struct {
 	LogStart int64
 	End      int64
 	Epochs   []EpochStart
-	Pages    []PageRef
-	NextPage uint32
-	Tail     []ExtentRef
+
+	SegmentPages []PageRef
+	Segments     []SegmentRef
+	Tiered       int64
+	Pages        []PageRef
+	NextPage     uint32
+	Tail         []ExtentRef
 	// Expired is set once the state of some producer was forgotten for age:
 	// from then on an unknown producer may begin at any sequence.
 	Expired   bool
@@ -72,7 +127,9 @@ type PartitionState struct {
 
 const (
 	refMinLen      = 12
-	pageRefMinLen  = 6
+	pageRefMinLen  = 8
+	floorMinLen    = 2
+	segmentMinLen  = 1 + 1 + 16 + 1 + 1 + 1 + 1 + 1 + 1 + 4 + 1 + 3 + 8
 	epochMinLen    = 2
 	producerMinLen = 5
 	batchMinLen    = 4
@@ -89,15 +146,10 @@ func AppendState(b []byte, s *PartitionState) []byte {
 		b = binary.AppendUvarint(b, uint64(e.Epoch))
 		b = binary.AppendUvarint(b, uint64(e.Start))
 	}
-	b = binary.AppendUvarint(b, uint64(len(s.Pages)))
-	for _, p := range s.Pages {
-		b = binary.AppendUvarint(b, uint64(p.Epoch))
-		b = binary.AppendUvarint(b, uint64(p.Number))
-		b = binary.AppendUvarint(b, uint64(p.Base))
-		b = binary.AppendUvarint(b, uint64(p.Last-p.Base))
-		b = binary.AppendVarint(b, p.MaxTimestamp)
-		b = binary.AppendUvarint(b, uint64(p.Entries))
-	}
+	b = appendPageRefs(b, s.SegmentPages)
+	b = appendSegmentRefs(b, s.Segments)
+	b = binary.AppendUvarint(b, uint64(s.Tiered))
+	b = appendPageRefs(b, s.Pages)
 	b = binary.AppendUvarint(b, uint64(s.NextPage))
 	b = appendRefs(b, s.Tail)
 	var flags byte
@@ -129,16 +181,10 @@ func decodeState(d *decoder) *PartitionState {
 		s.Epochs[i].Epoch = int32(d.uvarint(math.MaxInt32, "epoch"))
 		s.Epochs[i].Start = int64(d.uvarint(math.MaxInt64, "epoch start"))
 	}
-	s.Pages = make([]PageRef, d.count(pageRefMinLen, "pages"))
-	for i := range s.Pages {
-		p := &s.Pages[i]
-		p.Epoch = int32(d.uvarint(math.MaxInt32, "page epoch"))
-		p.Number = uint32(d.uvarint(math.MaxUint32, "page number"))
-		p.Base = int64(d.uvarint(math.MaxInt64, "page base"))
-		p.Last = p.Base + int64(d.uvarint(uint64(math.MaxInt64-p.Base), "page last"))
-		p.MaxTimestamp = d.varint("page timestamp")
-		p.Entries = int32(d.uvarint(math.MaxInt32, "page entries"))
-	}
+	s.SegmentPages = decodePageRefs(d)
+	s.Segments = decodeSegmentRefs(d)
+	s.Tiered = int64(d.uvarint(math.MaxInt64, "tiered"))
+	s.Pages = decodePageRefs(d)
 	s.NextPage = uint32(d.uvarint(math.MaxUint32, "next page"))
 	s.Tail = decodeRefs(d)
 	s.Expired = d.u8("flags")&1 != 0
@@ -147,6 +193,114 @@ func decodeState(d *decoder) *PartitionState {
 		decodeProducer(d, &s.Producers[i])
 	}
 	return s
+}
+
+func appendPageRefs(b []byte, pages []PageRef) []byte {
+	b = binary.AppendUvarint(b, uint64(len(pages)))
+	for _, p := range pages {
+		b = binary.AppendUvarint(b, uint64(p.Epoch))
+		b = binary.AppendUvarint(b, uint64(p.Number))
+		b = binary.AppendUvarint(b, uint64(p.Base))
+		b = binary.AppendUvarint(b, uint64(p.Last-p.Base))
+		b = binary.AppendVarint(b, p.MaxTimestamp)
+		b = binary.AppendUvarint(b, uint64(p.Entries))
+		b = binary.AppendUvarint(b, uint64(p.Bytes))
+		b = binary.AppendUvarint(b, uint64(len(p.Floors)))
+		for _, f := range p.Floors {
+			b = binary.AppendUvarint(b, uint64(f.Incarnation))
+			b = binary.AppendUvarint(b, f.Slot)
+		}
+	}
+	return b
+}
+
+func decodePageRefs(d *decoder) []PageRef {
+	pages := make([]PageRef, d.count(pageRefMinLen, "pages"))
+	for i := range pages {
+		p := &pages[i]
+		p.Epoch = int32(d.uvarint(math.MaxInt32, "page epoch"))
+		p.Number = uint32(d.uvarint(math.MaxUint32, "page number"))
+		p.Base = int64(d.uvarint(math.MaxInt64, "page base"))
+		p.Last = p.Base + int64(d.uvarint(uint64(math.MaxInt64-p.Base), "page last"))
+		p.MaxTimestamp = d.varint("page timestamp")
+		p.Entries = int32(d.uvarint(math.MaxInt32, "page entries"))
+		p.Bytes = int64(d.uvarint(math.MaxInt64, "page bytes"))
+		if n := d.count(floorMinLen, "page floors"); n > 0 {
+			p.Floors = make([]SlotFloor, n)
+		}
+		for j := range p.Floors {
+			p.Floors[j].Incarnation = metadata.Incarnation(d.uvarint(math.MaxUint64, "incarnation"))
+			p.Floors[j].Slot = d.uvarint(math.MaxInt64, "slot")
+		}
+	}
+	return pages
+}
+
+func appendSegmentRef(b []byte, s *SegmentRef) []byte {
+	var flags byte
+	if s.Shared {
+		flags = 1
+	}
+	b = append(b, flags)
+	b = binary.AppendUvarint(b, uint64(s.Incarnation))
+	b = binary.AppendUvarint(b, uint64(s.Epoch))
+	b = append(b, s.ID[:]...)
+	b = binary.AppendUvarint(b, uint64(s.Base))
+	b = binary.AppendUvarint(b, uint64(s.Last-s.Base))
+	b = binary.AppendVarint(b, s.MaxTimestamp)
+	b = binary.AppendUvarint(b, uint64(s.Position))
+	b = binary.AppendUvarint(b, uint64(s.Len))
+	b = binary.BigEndian.AppendUint32(b, s.CRC)
+	b = binary.AppendUvarint(b, uint64(s.Stored))
+	return appendDigest(b, s.Data)
+}
+
+func decodeSegmentRef(d *decoder, s *SegmentRef) {
+	s.Shared = d.u8("segment flags")&1 != 0
+	s.Incarnation = metadata.Incarnation(d.uvarint(math.MaxUint64, "incarnation"))
+	s.Epoch = int32(d.uvarint(math.MaxInt32, "leader epoch"))
+	copy(s.ID[:], d.take(len(s.ID), "segment name"))
+	s.Base = int64(d.uvarint(math.MaxInt64, "base offset"))
+	s.Last = s.Base + int64(d.uvarint(uint64(math.MaxInt64-s.Base), "last offset"))
+	s.MaxTimestamp = d.varint("timestamp")
+	s.Position = int64(d.uvarint(MaxHead, "section position"))
+	s.Len = int64(d.uvarint(MaxHead, "section length"))
+	s.CRC = d.u32("section CRC32C")
+	s.Stored = int64(d.uvarint(math.MaxInt64, "stored bytes"))
+	s.Data = decodeDigest(d)
+}
+
+func appendDigest(b []byte, v DataDigest) []byte {
+	b = binary.AppendUvarint(b, uint64(v.Batches))
+	b = binary.AppendUvarint(b, uint64(v.Records))
+	b = binary.AppendUvarint(b, uint64(v.Bytes))
+	return binary.BigEndian.AppendUint64(b, v.Sum)
+}
+
+func decodeDigest(d *decoder) (v DataDigest) {
+	v.Batches = int64(d.uvarint(math.MaxInt64, "batches"))
+	v.Records = int64(d.uvarint(math.MaxInt64, "records"))
+	v.Bytes = int64(d.uvarint(math.MaxInt64, "bytes"))
+	v.Sum = d.u64("digest")
+	return v
+}
+
+func appendSegmentRefs(b []byte, refs []SegmentRef) []byte {
+	b = binary.AppendUvarint(b, uint64(len(refs)))
+	for i := range refs {
+		b = appendSegmentRef(b, &refs[i])
+	}
+	return b
+}
+
+func decodeSegmentRefs(d *decoder) []SegmentRef {
+	refs := make([]SegmentRef, d.count(segmentMinLen, "segments"))
+	for i := range refs {
+		if decodeSegmentRef(d, &refs[i]); d.err != nil {
+			return nil
+		}
+	}
+	return refs
 }
 
 // appendRefs encodes entries as differences, which zstd and varints both like.

@@ -31,6 +31,9 @@ func sampleHead() *Head {
 			{Type: Open, Partition: tp, Epoch: 4, Base: 1015},
 			{Type: Release, Partition: tp, Epoch: 4, State: []byte("state")},
 			{Type: Release, Partition: tp, Epoch: 5},
+			{Type: Trim, Slot: 60},
+			{Type: Add, Partition: tp, Epoch: 4, Segment: sampleSegment(700)},
+			{Type: LogStart, Partition: tp, Epoch: 4, Base: 12},
 		},
 	}
 }
@@ -79,10 +82,13 @@ func TestHeadRefusesNewerMajor(t *testing.T) {
 func sampleState(r *rand.Rand, tails int) *PartitionState {
 	s := &PartitionState{
 		Partition: metadata.TopicPartition{Topic: metadata.TopicID{1}, Partition: 3}, Epoch: 6, LogStart: 10, End: 5000, NextPage: 2, Expired: true,
-		Epochs:    []EpochStart{{0, 0}, {6, 900}},
-		Pages:     []PageRef{{Epoch: 0, Number: 1, Base: 0, Last: 899, MaxTimestamp: 88, Entries: 1024}},
-		Producers: []Producer{{ID: 5, Epoch: 1, Updated: 1e12, Batches: []ProducerBatch{{BaseSequence: 3, LastOffsetDelta: 2, Base: 30, Timestamp: 1e12 - 5}}}},
-		Tail:      []ExtentRef{},
+		Epochs:       []EpochStart{{0, 0}, {6, 900}},
+		SegmentPages: []PageRef{{Epoch: 0, Number: 0, Base: 10, Last: 699, MaxTimestamp: 80, Entries: 1024, Bytes: 1 << 40}},
+		Segments:     []SegmentRef{*sampleSegment(700)},
+		Tiered:       800,
+		Pages:        []PageRef{{Epoch: 0, Number: 1, Base: 750, Last: 899, MaxTimestamp: 88, Entries: 1024, Bytes: 5, Floors: []SlotFloor{{1<<48 | 1, 7}, {1<<48 | 2, 0}}}},
+		Producers:    []Producer{{ID: 5, Epoch: 1, Updated: 1e12, Batches: []ProducerBatch{{BaseSequence: 3, LastOffsetDelta: 2, Base: 30, Timestamp: 1e12 - 5}}}},
+		Tail:         []ExtentRef{},
 	}
 	base := int64(900)
 	for i := range tails {
@@ -102,7 +108,7 @@ func sampleState(r *rand.Rand, tails int) *PartitionState {
 func TestCheckpointAndPageRoundTrip(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	a, b := sampleState(r, 500), sampleState(r, 0)
-	enc, err := EncodeCheckpoint(cluster, 9, 12, 2, AppendState(AppendState(nil, a), b))
+	enc, err := EncodeCheckpoint(cluster, 9, 12, 2, AppendToCheckpoint(AppendToCheckpoint(nil, AppendState(nil, a)), AppendState(nil, b)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -196,7 +202,7 @@ func FuzzPageBody(f *testing.F) {
 }
 
 func FuzzCheckpointBody(f *testing.F) {
-	f.Add(append([]byte{1}, AppendState(nil, sampleState(rand.New(rand.NewPCG(1, 1)), 5))...))
+	f.Add(append([]byte{1}, AppendToCheckpoint(nil, AppendState(nil, sampleState(rand.New(rand.NewPCG(1, 1)), 5)))...))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		enc, err := seal(magicCheckpoint, cluster, 9, 12, body)
 		if err != nil {

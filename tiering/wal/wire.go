@@ -47,6 +47,13 @@ func (d *decoder) u32(what string) uint32 {
 	return 0
 }
 
+func (d *decoder) u64(what string) uint64 {
+	if b := d.take(8, what); b != nil {
+		return binary.BigEndian.Uint64(b)
+	}
+	return 0
+}
+
 // uvarint reads a value no larger than most.
 func (d *decoder) uvarint(most uint64, what string) uint64 {
 	v, n := binary.Uvarint(d.b)

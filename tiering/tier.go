@@ -1,0 +1,302 @@
+package tiering
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/tidemark-io/tidemark/tiering/failpoint"
+	"github.com/tidemark-io/tidemark/tiering/wal"
+)
+
+// tierLoop moves what lies in write-ahead objects into segments. While nothing
+// does, it waits for the next commit and costs nothing.
+func (l *Log) tierLoop(ctx context.Context) {
+	timer := time.NewTimer(time.Hour)
+	timer.Stop()
+	defer timer.Stop()
+	for {
+		select {
+		case <-l.tierable:
+			timer.Reset(l.cfg.TierInterval)
+			continue
+		case <-timer.C:
+		case <-ctx.Done():
+			return
+		case <-l.done:
+			return
+		}
+		if l.tierRound(ctx, time.Now()) > 0 {
+			timer.Reset(l.cfg.TierInterval)
+			continue
+		}
+		l.tiering.Store(false)
+		if l.untieredBytes() > 0 { // committed while we looked
+			l.tierSoon()
+		}
+	}
+}
+
+// tierSoon starts the tiering timer unless it runs.
+func (l *Log) tierSoon() {
+	if !l.tiering.Swap(true) {
+		l.tierable <- struct{}{} // room for one, and only one is ever sent
+	}
+}
+
+func (l *Log) untieredBytes() (n int64) {
+	for _, p := range l.openParts() {
+		p.mu.RLock()
+		n += p.manifest.untiered
+		p.mu.RUnlock()
+	}
+	return n
+}
+
+// candidate is a partition with something to tier.
+type candidate struct {
+	p     *Partition
+	bytes int64
+	since time.Time
+}
+
+// tierRound writes the segments that are due and returns how many bytes are left
+// in write-ahead objects.
+func (l *Log) tierRound(ctx context.Context, now time.Time) int64 {
+	all := l.tierCandidates()
+	own, rest := chooseTiering(all, now, &l.cfg)
+	for _, c := range own {
+		if err := l.tierOwn(ctx, c.p); err != nil {
+			l.tierFailed(ctx, err, "own")
+		}
+	}
+	if err := l.tierShared(ctx, rest); err != nil {
+		l.tierFailed(ctx, err, "shared")
+	}
+	left := l.untieredBytes()
+	l.m.untiered.Set(float64(left))
+	return left
+}
+
+func (l *Log) tierFailed(ctx context.Context, err error, kind string) {
+	if ctx.Err() != nil || errors.Is(err, ErrFenced) || errors.Is(err, ErrNotLeader) {
+		return // the next leader's work
+	}
+	l.m.segments.WithLabelValues(kind, "error").Inc()
+	l.cfg.Logger.Warn("tiering failed, trying again", "error", err)
+}
+
+func (l *Log) tierCandidates() (all []candidate) {
+	for _, p := range l.openParts() {
+		p.mu.RLock()
+		if p.phase == serving && p.manifest.untiered > 0 {
+			all = append(all, candidate{p, p.manifest.untiered, p.waiting})
+		}
+		p.mu.RUnlock()
+	}
+	return all
+}
+
+// chooseTiering decides which partitions get segments of their own, and which
+// share some: all that are left, once the oldest has waited long enough or they
+// have become too much.
+func chooseTiering(all []candidate, now time.Time, cfg *Config) (own, shared []candidate) {
+	var bytes int64
+	old := false
+	for _, c := range all {
+		if c.bytes >= cfg.SegmentBytes {
+			own = append(own, c)
+			continue
+		}
+		shared = append(shared, c)
+		bytes += c.bytes
+		old = old || now.Sub(c.since) >= cfg.TierAge
+	}
+	if !old && bytes < cfg.TierBytes {
+		shared = nil
+	}
+	slices.SortFunc(shared, func(a, b candidate) int { return comparePartitions(a.p, b.p) })
+	return own, shared
+}
+
+func comparePartitions(a, b *Partition) int {
+	return cmp.Or(bytes.Compare(a.tp.Topic[:], b.tp.Topic[:]), cmp.Compare(a.tp.Partition, b.tp.Partition))
+}
+
+// source is what one partition puts into a segment.
+type source struct {
+	p     *Partition
+	refs  []wal.ExtentRef
+	bytes int64
+	taken time.Time // when refs were taken from the manifest
+}
+
+// untieredRefs returns the partition's oldest extents: as many as have limit
+// bytes, but one at least, and all of them if there are fewer.
+func (p *Partition) untieredRefs(ctx context.Context, limit int64) (s source, err error) {
+	s = source{p: p, taken: time.Now()}
+	p.mu.RLock()
+	m := p.manifest
+	tiered, pages, tail, open := m.tiered, m.pages, m.tail, p.phase == serving
+	p.mu.RUnlock()
+	if !open {
+		return s, nil
+	}
+	take := func(refs []wal.ExtentRef) (full bool) {
+		for i := find(refs, tiered); i < len(refs); i++ {
+			if len(s.refs) > 0 && s.bytes+refs[i].RawLen > limit {
+				return true
+			}
+			s.refs = append(s.refs, refs[i])
+			s.bytes += refs[i].RawLen
+		}
+		return s.bytes >= limit
+	}
+	for i := range pages {
+		refs, err := p.log.loadPage(ctx, p, pages[i])
+		if err != nil {
+			return s, err
+		}
+		if take(refs) {
+			return s, nil
+		}
+	}
+	take(tail)
+	return s, nil
+}
+
+// tierOwn writes segments of one partition as long as it has enough for one.
+func (l *Log) tierOwn(ctx context.Context, p *Partition) error {
+	for ctx.Err() == nil {
+		s, err := p.untieredRefs(ctx, l.cfg.SegmentBytesMax)
+		if err != nil || s.bytes < l.cfg.SegmentBytes {
+			return err
+		}
+		if err := l.tier(ctx, false, []source{s}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tierShared writes segments that partitions share.
+func (l *Log) tierShared(ctx context.Context, list []candidate) error {
+	var batch []source
+	var bytes int64
+	for _, c := range list {
+		s, err := c.p.untieredRefs(ctx, l.cfg.SegmentBytesMax)
+		if err != nil {
+			return err
+		}
+		if len(s.refs) == 0 {
+			continue
+		}
+		if len(batch) > 0 && bytes+s.bytes > l.cfg.SegmentBytesMax {
+			if err := l.tier(ctx, true, batch); err != nil {
+				return err
+			}
+			batch, bytes = nil, 0
+		}
+		batch, bytes = append(batch, s), bytes+s.bytes
+	}
+	if len(batch) == 0 {
+		return nil
+	}
+	return l.tier(ctx, true, batch)
+}
+
+const segmentPutTimeout = 2 * time.Minute
+
+// tier writes one segment and has the manifests name it. Until they do it is a
+// proposal: what a deposed leader uploads is never named.
+func (l *Log) tier(ctx context.Context, shared bool, sources []source) error {
+	kind := "own"
+	if shared {
+		kind = "shared"
+	}
+	b := &segmentBuilder{log: l, head: wal.SegmentHead{
+		Cluster: l.cfg.Cluster, Incarnation: l.cfg.Incarnation, Shared: shared, ID: wal.NewULID(time.Now()), Created: nowMillis(),
+	}}
+	refs, err := b.build(ctx, sources)
+	if err != nil {
+		return fmt.Errorf("build segment: %w", err)
+	}
+	key := wal.SegmentKey(sources[0].p.tp, &refs[0])
+	l.unnamed.add(key)
+	defer l.unnamed.remove(key)
+	if err := failpoint.Hit(failpoint.BeforeSegment); err != nil {
+		return err
+	}
+	put, cancel := context.WithTimeout(ctx, segmentPutTimeout)
+	err = l.createSame(put, key, true, b.parts...)
+	cancel()
+	if err != nil {
+		return fmt.Errorf("write segment %s: %w", key, err)
+	}
+	if err := failpoint.Hit(failpoint.AfterSegment); err != nil {
+		return err
+	}
+	named, failed := publish(ctx, sources, refs)
+	if err := failpoint.Hit(failpoint.AfterAdd); err != nil {
+		return err
+	}
+	if named == 0 { // nobody will: the partitions moved on, or the incarnation is over
+		return failed
+	}
+	l.m.segments.WithLabelValues(kind, "ok").Inc()
+	l.m.segmentSize.WithLabelValues("stored").Add(float64(b.head.DataLen))
+	for i := range refs {
+		l.m.segmentSize.WithLabelValues("raw").Add(float64(refs[i].Data.Bytes))
+	}
+	if errors.Is(failed, ErrNotLeader) { // some were given up meanwhile
+		return nil
+	}
+	return failed
+}
+
+// publish has the manifests name a segment in place of the extents it was made
+// from, and returns how many do. The edits share objects on their way.
+func publish(ctx context.Context, sources []source, refs []wal.SegmentRef) (named int, failed error) {
+	flushes, gone := make([]*flush, len(sources)), make([][]wal.PageRef, len(sources))
+	for i := range sources {
+		var err error
+		flushes[i], err = sources[i].p.beginEdit(ctx, wal.Record{Type: wal.Add, Segment: &refs[i]}, func(m *manifest) error {
+			gone[i] = m.pages[:findPage(m.pages, refs[i].Last+1)]
+			return m.addable(&refs[i])
+		})
+		if err != nil {
+			failed = err
+		}
+	}
+	for i := range sources {
+		if flushes[i] == nil {
+			continue
+		}
+		if err := sources[i].p.endEdit(flushes[i]); err != nil {
+			failed = err
+			continue
+		}
+		named++
+		sources[i].tiered(gone[i])
+	}
+	return named, failed
+}
+
+// tiered runs when the manifest names the segment: pages that it no longer does
+// may go.
+func (s *source) tiered(gone []wal.PageRef) {
+	p := s.p
+	p.mu.Lock()
+	p.waiting = s.taken // what came later is no older
+	if p.manifest.untiered == 0 {
+		p.waiting = time.Time{}
+	}
+	p.mu.Unlock()
+	for i := range gone {
+		p.log.discard("page", wal.PageKey(p.tp, gone[i].Epoch, gone[i].Number))
+	}
+}
