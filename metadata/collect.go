@@ -48,8 +48,9 @@ func Owe(ctx context.Context, kv KV, heir, of Incarnation, slot *uint64) error {
 // ErrChainEnded: the end of the chain is recorded.
 var ErrChainEnded = errors.New("chain has ended")
 
-// oweOnce is guarded by what it read: a request that arrives late, after a newer
-// one, does nothing.
+// oweOnce is guarded by what it read, and always writes: a request that arrives
+// late, after a newer one, does nothing. One that writes a debt anew where none is
+// may, and holds slots back for longer than it need.
 func oweOnce(ctx context.Context, kv KV, heir, of Incarnation, slot *uint64) (done bool, err error) {
 	entries, _, err := kv.Get(ctx, ChainKey(heir), DebtKey(of, heir))
 	if err != nil {
@@ -68,11 +69,9 @@ func oweOnce(ctx context.Context, kv KV, heir, of Incarnation, slot *uint64) (do
 	case slot == nil && !debt.Exists():
 		return true, nil
 	case slot != nil:
-		value := encode(Debt{*slot})
-		if debt.Exists() && slices.Equal(debt.Value, value) {
-			return true, nil
-		}
-		op = Put(debt.Key, value)
+		// Also where it says that already: an earlier request that is still on its
+		// way, to raise it, must find another revision than the one it read.
+		op = Put(debt.Key, encode(Debt{*slot}))
 	}
 	res, err := kv.Txn(ctx, Txn{
 		If:   []Cond{{entries[0].Key, entries[0].ModRevision}, {debt.Key, debt.ModRevision}},
@@ -112,10 +111,11 @@ type SealedChain struct {
 // now, and returns those that something may be deleted of. window is how many slots below its end a chain keeps
 // for ever: a writer that does not know that it was sealed looks there.
 //
-// A chain is inherited once no owner list has an entry of it: each of its
+// A sealed chain is inherited once no owner list has an entry of it: each of its
 // partitions has a later leader, in whose durable checkpoint it is. Entries that
-// a zombie adds later never opened. The lists are read before the debts, which
-// were written before the entries went.
+// a zombie adds later never opened. The lists are read after the ends, because
+// whoever is not sealed may be listed and lead after a look at them, and before
+// the debts, which were written before the entries went.
 func CollectChains(ctx context.Context, kv KV, window uint64) ([]SealedChain, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
@@ -127,7 +127,9 @@ func CollectChains(ctx context.Context, kv KV, window uint64) ([]SealedChain, er
 	if err != nil {
 		return nil, err
 	}
-	sealed, debts, err := rangeChains(ctx, kv)
+	// Of the chains that were sealed before the lists were read: one that was
+	// sealed meanwhile may have led, and have been listed, meanwhile.
+	_, debts, err := rangeChains(ctx, kv)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package metadata_test
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"time"
@@ -137,6 +138,74 @@ func TestAbandonedChains(t *testing.T) {
 		got, err := metadata.AbandonedChains(t.Context(), kv)
 		if err != nil || len(got) != 1 || got[0] != dead {
 			t.Errorf("%v, %v", got, err)
+		}
+	})
+}
+
+// between calls f once, after the owner lists were read.
+type between struct {
+	metadata.KV
+	f func()
+}
+
+func (b *between) Range(ctx context.Context, prefix string) ([]metadata.Entry, int64, error) {
+	entries, rev, err := b.KV.Range(ctx, prefix)
+	if f := b.f; f != nil && prefix == metadata.PrefixPartitions {
+		b.f = nil
+		f()
+	}
+	return entries, rev, err
+}
+
+// Whoever begins to lead after a look at the owner lists, and is sealed before
+// the collector goes on, is listed and not inherited.
+func TestCollectWhatWasSealedMeanwhile(t *testing.T) {
+	bubble(t, func(t *testing.T, store *mem.Store) {
+		kv := client(t, store)
+		a, b := register(t, kv, nil).Incarnation(), register(t, kv, nil).Incarnation()
+		if _, err := metadata.RecordEnd(t.Context(), kv, a, 20); err != nil {
+			t.Fatal(err)
+		}
+		slow := &between{KV: kv, f: func() {
+			tp := metadata.TopicPartition{Topic: metadata.TopicID{1}}
+			putJSON(t, kv, metadata.PartitionKey(tp), metadata.Partition{Owners: []metadata.Owner{{Incarnation: b, Epoch: 0}}})
+			if _, err := metadata.RecordEnd(t.Context(), kv, b, 50); err != nil {
+				t.Fatal(err)
+			}
+		}}
+		list, err := metadata.CollectChains(t.Context(), slow, 8)
+		if err != nil || len(list) != 1 || list[0].Incarnation != a {
+			t.Errorf("%+v, %v; want only %s, which nobody lists", list, err, a)
+		}
+		if c, _, err := metadata.LoadChain(t.Context(), kv, b); err != nil || c.Inherited || c.Trim != 0 {
+			t.Errorf("chain that is listed: %+v, %v", c, err)
+		}
+	})
+}
+
+// A request to raise a debt that is late does not raise one that was written
+// after it, and says what it said before.
+func TestLateDebt(t *testing.T) {
+	bubble(t, func(t *testing.T, store *mem.Store) {
+		kv := client(t, store)
+		of, heir := register(t, kv, nil).Incarnation(), register(t, kv, nil).Incarnation()
+		low, high := uint64(5), uint64(9)
+		if err := metadata.Owe(t.Context(), kv, heir, of, &low); err != nil {
+			t.Fatal(err)
+		}
+		kv.Inject(func(c mem.Call) (mem.Fault, bool) { return mem.FailLate(time.Minute), c.Writes() })
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := metadata.Owe(ctx, kv, heir, of, &high); err == nil {
+			t.Fatal("a request without an answer succeeded")
+		}
+		kv.Inject(nil)
+		if err := metadata.Owe(t.Context(), kv, heir, of, &low); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Minute)
+		if got, _, err := metadata.LowestDebt(t.Context(), kv, of); err != nil || got != low {
+			t.Errorf("debt %d, %v; want %d", got, err, low)
 		}
 	})
 }
