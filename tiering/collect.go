@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -127,11 +128,15 @@ func (l *Log) payDebts(ctx context.Context) error {
 	return l.publishDebts(ctx)
 }
 
+// debtUnknown stands for a debt of which it is not known what is written down: a
+// request that failed may have been applied.
+const debtUnknown = math.MaxUint64
+
 // publishDebts writes down the lowest slots of other chains that this one's
 // partitions rest on, as of the newest durable checkpoint. The caller has the
 // turn to make a checkpoint.
 func (l *Log) publishDebts(ctx context.Context) error {
-	floors, _ := l.releases.floors()
+	floors, _, _ := l.releases.seen()
 	now := make(map[metadata.Incarnation]uint64, len(floors))
 	for _, f := range floors {
 		if f.Incarnation != l.cfg.Incarnation {
@@ -142,6 +147,7 @@ func (l *Log) publishDebts(ctx context.Context) error {
 		if was, ok := l.debts[of]; ok && was == slot {
 			continue
 		}
+		l.debts[of] = debtUnknown // until there is an answer
 		if err := l.cfg.Chains.Owe(ctx, l.cfg.Incarnation, of, &slot); err != nil {
 			return err
 		}
@@ -151,6 +157,7 @@ func (l *Log) publishDebts(ctx context.Context) error {
 		if _, still := now[of]; still {
 			continue
 		}
+		l.debts[of] = debtUnknown
 		if err := l.cfg.Chains.Owe(ctx, l.cfg.Incarnation, of, nil); err != nil {
 			return err
 		}
@@ -163,16 +170,9 @@ func (l *Log) publishDebts(ctx context.Context) error {
 // mark is committed in the chain first, which proves that it was not sealed when
 // the slots below were found to be free, then published, then obeyed.
 func (l *Log) trimOwn(ctx context.Context) error {
-	mark := l.ownMark()
-	if !l.garbage.freeable(mark) {
-		return l.deleteTrimmed(ctx)
-	}
-	owed, any, err := l.cfg.Chains.LowestDebt(ctx, l.cfg.Incarnation) // after the own floors: what moved is in one of them
+	mark, err := l.freeMark(ctx)
 	if err != nil {
 		return err
-	}
-	if any && owed < mark {
-		mark = owed
 	}
 	if !l.garbage.freeable(mark) {
 		return l.deleteTrimmed(ctx)
@@ -205,17 +205,39 @@ func (l *Log) trimOwn(ctx context.Context) error {
 	return l.deleteTrimmed(ctx)
 }
 
+// freeMark is the slot below which nobody needs the own chain: as far as others
+// owe it, and as far as this incarnation rests on it itself. What lies in it may
+// move from here to an heir, and back: so the debts are read between two looks at
+// what is here, and count if nothing came here meanwhile.
+func (l *Log) freeMark(ctx context.Context) (uint64, error) {
+	mark, came := l.ownMark()
+	if !l.garbage.freeable(mark) {
+		return 0, nil // without a question to anybody
+	}
+	owed, any, err := l.cfg.Chains.LowestDebt(ctx, l.cfg.Incarnation)
+	if err != nil {
+		return 0, err
+	}
+	if _, again := l.ownMark(); again != came {
+		return 0, nil // the next time
+	}
+	if any {
+		mark = min(mark, owed)
+	}
+	return mark, nil
+}
+
 // ownMark is the slot below which nothing of the own chain is needed by this
 // incarnation, or by those that it has released to and that have not said yet
-// that they know.
-func (l *Log) ownMark() uint64 {
-	floors, mark := l.releases.floors()
+// that they know; and how often something came that may need more.
+func (l *Log) ownMark() (mark, came uint64) {
+	floors, mark, came := l.releases.seen()
 	for _, f := range floors {
 		if f.Incarnation == l.cfg.Incarnation {
 			mark = min(mark, f.Slot)
 		}
 	}
-	return mark
+	return mark, came
 }
 
 // deleteTrimmed deletes the slots below the published mark.

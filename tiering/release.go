@@ -22,6 +22,7 @@ type releaseBook struct {
 	// and what was released are seen at one moment.
 	open    []wal.SlotFloor
 	durable uint64
+	came    uint64 // how often entries or open were added to
 }
 
 type releaseEntry struct {
@@ -42,6 +43,7 @@ func (b *releaseBook) get(c Claim) (releaseEntry, bool) {
 func (b *releaseBook) add(c Claim, e releaseEntry) {
 	b.mu.Lock()
 	b.entries[c] = e
+	b.came++
 	b.mu.Unlock()
 }
 
@@ -65,14 +67,16 @@ func (b *releaseBook) states() ([]byte, int) {
 func (b *releaseBook) checkpointed(slot uint64, open []wal.SlotFloor) {
 	b.mu.Lock()
 	b.open, b.durable = open, slot
+	b.came++
 	b.mu.Unlock()
 }
 
-// floors returns the lowest slots, a chain each, that anything rests on which
-// this incarnation leads, or has released to a successor that has not said yet
-// that it knows; and below is the slot below which nobody needs the own chain's
-// heads: that of the checkpoint, or of a RELEASE that a successor may still read.
-func (b *releaseBook) floors() (floors []wal.SlotFloor, below uint64) {
+// seen returns the lowest slots, a chain each, that anything rests on which this
+// incarnation leads, or has released to a successor that has not said yet that it
+// knows; below, the slot below which nobody needs the own chain's heads: that of
+// the checkpoint, or of a RELEASE that a successor may still read; and how often
+// any of these may have fallen.
+func (b *releaseBook) seen() (floors []wal.SlotFloor, below, came uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	floors, below = lowest(nil, b.open), b.durable
@@ -80,7 +84,7 @@ func (b *releaseBook) floors() (floors []wal.SlotFloor, below uint64) {
 		floors = lowest(floors, e.floors)
 		below = min(below, e.slot)
 	}
-	return floors, below
+	return floors, below, b.came
 }
 
 // Forget drops what is remembered of released claims. Call it once the owner
