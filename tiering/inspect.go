@@ -174,10 +174,34 @@ func (i *Inspector) SharedPartitions(ctx context.Context, key string) ([]metadat
 }
 
 // Current is the state of a chain as it is now: of one that is not sealed, up to
-// its first free slot.
-func (i *Inspector) Current(ctx context.Context, inc metadata.Incarnation, chain metadata.Chain) (*ChainState, error) {
+// its first free slot. load reads the chain's key: a slot may also be free because
+// it was trimmed since, and then what was read begins too early and ends there.
+func (i *Inspector) Current(ctx context.Context, inc metadata.Incarnation, load func(context.Context, metadata.Incarnation) (metadata.Chain, error)) (*ChainState, error) {
 	ctx, cancel := context.WithTimeout(ctx, recoveryTimeout)
 	defer cancel()
+	for {
+		chain, err := load(ctx, inc)
+		if err != nil {
+			return nil, err
+		}
+		state, err := i.current(ctx, inc, chain)
+		if err != nil && !errors.Is(err, ErrDataLoss) {
+			return nil, err
+		}
+		after, loadErr := load(ctx, inc)
+		switch {
+		case loadErr != nil:
+			return nil, loadErr
+		case chain.Inherited:
+			return state, err
+		case after.Inherited || after.Trim > chain.Checkpoint, err != nil && after.Checkpoint > chain.Checkpoint:
+			continue // what was to be read may have gone: that is published first
+		}
+		return state, err
+	}
+}
+
+func (i *Inspector) current(ctx context.Context, inc metadata.Incarnation, chain metadata.Chain) (*ChainState, error) {
 	hs := heads{}
 	for end := chain.Checkpoint; chain.End == nil; end += headsAtOnce {
 		run, err := i.log.readHeads(ctx, inc, end, headsAtOnce, hs)

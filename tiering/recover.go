@@ -111,12 +111,13 @@ func (l *Log) replay(ctx context.Context, inc metadata.Incarnation, chain metada
 		if !errors.Is(err, ErrDataLoss) {
 			return state, err
 		}
-		// The chain may have been checkpointed and trimmed while we read.
+		// The chain may have been checkpointed and trimmed while we read, or
+		// inherited and collected.
 		again, loadErr := l.loadChain(ctx, inc)
 		if loadErr != nil {
 			return nil, loadErr
 		}
-		if again.Checkpoint <= chain.Checkpoint {
+		if again.Checkpoint <= chain.Checkpoint && again.Inherited == chain.Inherited {
 			l.cfg.Logger.Error("an object that recovery needs is missing from the bucket", "chain", inc.String(), "error", err)
 			return nil, err
 		}

@@ -321,11 +321,7 @@ func (l *Log) sharedNamesOf(ctx context.Context, owners map[metadata.TopicPartit
 			if s := states[inc]; s != nil {
 				return s, nil
 			}
-			chain, err := l.loadChain(ctx, inc)
-			if err != nil {
-				return nil, err
-			}
-			s, err := inspector.Current(ctx, inc, chain)
+			s, err := inspector.Current(ctx, inc, l.loadChain)
 			if err == nil {
 				states[inc] = s
 			}
