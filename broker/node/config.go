@@ -69,14 +69,19 @@ type Config struct {
 	Ready func()
 }
 
-// Tiering says how write-ahead objects become segments, and when what nobody
-// needs is deleted; zero values mean the defaults of package tiering.
+// Tiering says how write-ahead objects become segments, when partitions' state is
+// written down, and when what nobody needs is deleted; zero values mean the
+// defaults of package tiering.
 type Tiering struct {
 	Interval, Age                 time.Duration
 	Bytes                         int64
 	SegmentBytes, SegmentBytesMax int64
 	CollectInterval               time.Duration
 	SweepInterval, SweepAge       time.Duration
+	BlockBytes                    int
+	CheckpointInterval            time.Duration
+	CheckpointSlots               uint64
+	AbandonedAge                  time.Duration
 }
 
 const (

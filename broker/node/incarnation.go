@@ -110,8 +110,10 @@ func (i *Incarnation) assemble(ctx context.Context, clients, peers net.Listener)
 		TierInterval: cfg.Tiering.Interval, TierAge: cfg.Tiering.Age, TierBytes: cfg.Tiering.Bytes,
 		SegmentBytes: cfg.Tiering.SegmentBytes, SegmentBytesMax: cfg.Tiering.SegmentBytesMax,
 		CollectInterval: cfg.Tiering.CollectInterval, SweepInterval: cfg.Tiering.SweepInterval, SweepAge: cfg.Tiering.SweepAge,
-		Collects: i.controls,
-		Clock:    cfg.Clock, Registerer: i.reg, Logger: cfg.Logger, Tracer: cfg.Tracer,
+		BlockBytes: cfg.Tiering.BlockBytes, CheckpointInterval: cfg.Tiering.CheckpointInterval, CheckpointSlots: cfg.Tiering.CheckpointSlots,
+		AbandonedAge: cfg.Tiering.AbandonedAge,
+		Collects:     i.controls,
+		Clock:        cfg.Clock, Registerer: i.reg, Logger: cfg.Logger, Tracer: cfg.Tracer,
 	})
 	if err != nil {
 		return err

@@ -63,7 +63,11 @@ func (s store) Create(ctx context.Context, key string, data ...[]byte) error {
 	ctx, cancel := limited(ctx)
 	defer cancel()
 	_, err := ask(ctx, s.p, bucketName, name, s.fate(name, true), func() (struct{}, error) {
-		return struct{}{}, w.objects.Create(context.Background(), key, own)
+		err := w.objects.Create(context.Background(), key, own)
+		if err == nil {
+			w.did("written", key)
+		}
+		return struct{}{}, err
 	})
 	if err != nil {
 		return fmt.Errorf("create %s: %w", key, err)
@@ -132,9 +136,25 @@ func (s store) Delete(ctx context.Context, key string) error {
 	w := s.p.w
 	name := w.nth(s.p.name + " delete " + w.label(s.p.name, key))
 	_, err := ask(ctx, s.p, bucketName, name, s.fate(name, true), func() (struct{}, error) {
-		return struct{}{}, w.objects.Delete(context.Background(), key)
+		_, missing := w.objects.Get(context.Background(), key, 0, 0)
+		err := w.objects.Delete(context.Background(), key)
+		if err == nil && missing == nil {
+			w.did("deleted", key)
+		}
+		return struct{}{}, err
 	})
 	return err
+}
+
+// objectKinds are the kinds of objects that tiering writes and deletes, by the
+// beginning of their keys.
+var objectKinds = map[byte]string{'w': "slots", 's': "own segments", 'x': "shared segments", 'm': "pages", 'k': "checkpoints"}
+
+// did counts what was done to an object.
+func (w *World) did(what, key string) {
+	if kind := objectKinds[key[0]]; kind != "" && key[1] == '/' {
+		w.judge.count(kind + " " + what)
+	}
 }
 
 // List implements object.Store. What it shows may be stale: objects of the last

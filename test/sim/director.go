@@ -235,7 +235,7 @@ func (d *director) end() {
 
 // audit proves the bucket and etcd from the outside.
 func (d *director) audit() {
-	report, err := audit.Run(context.Background(), audit.Config{KV: d.w.keys.Client(), Store: d.w.objects, Grace: 24 * time.Hour})
+	report, err := audit.Run(context.Background(), audit.Config{KV: d.w.keys.Client(), Store: d.w.objects, Grace: 24 * time.Hour, SweepGrace: 24 * time.Hour})
 	if err != nil {
 		d.w.judge.broken("audit", "%v", err)
 		return

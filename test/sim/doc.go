@@ -35,7 +35,8 @@
 // in flight, some of which begin at the wrong broker, or send copies of old
 // batches to any broker; a plain one; readers, with and without leader epochs;
 // members of a group; committers; probers, which ask brokers that do not lead
-// what only leaders may answer. For 12 to 25 s things go wrong. Then everything
+// what only leaders may answer. In every other world brokers write segments, trim,
+// collect and sweep all the time. For 12 to 25 s things go wrong. Then everything
 // heals, and has to be well again in 10 s (leaders) and 15 s (acknowledgements);
 // two fresh consumers at each broker read everything; processes end, in good
 // order and not; the latest requests arrive; and tiering/audit walks bucket and

@@ -106,6 +106,7 @@ func (p *Process) serve(ctx context.Context) error {
 		},
 		DialPeer:     func(ctx context.Context, to string) (net.Conn, error) { return p.w.dial(ctx, p.name, p, to) },
 		FlushSpacing: p.w.weather.spacing, MemoryTailBytes: p.w.weather.tail,
+		Tiering:                    p.w.weather.tiering,
 		GroupInitialRebalanceDelay: 500 * time.Millisecond,
 		DefaultPartitions:          1,
 		Clock:                      p.w.now, Logger: log, Attach: p.current.Store,

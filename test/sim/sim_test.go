@@ -188,10 +188,11 @@ type totals struct {
 	mu sync.Mutex
 	Result
 	Seeds int
+	With  map[string]int // seeds in which a thing counted happened at all
 }
 
 func newTotals() *totals {
-	return &totals{Result: Result{Counts: make(map[string]int), Faults: make(map[string]int)}}
+	return &totals{Result: Result{Counts: make(map[string]int), Faults: make(map[string]int)}, With: make(map[string]int)}
 }
 
 func (a *totals) add(t *testing.T, line string) {
@@ -207,6 +208,7 @@ func (a *totals) add(t *testing.T, line string) {
 	a.Fake += r.Fake
 	for k, n := range r.Counts {
 		a.Counts[k] += n
+		a.With[k]++
 	}
 	for k, n := range r.Faults {
 		a.Faults[k] += n
@@ -224,6 +226,17 @@ func (a *totals) enough(t *testing.T) {
 	for _, fault := range []string{"lost", "refused", "ambiguous", "late", "twice", "throttled", "slow", "silent", "bit flipped", "truncated", "missed"} {
 		if a.Faults[fault] == 0 {
 			t.Errorf("no request was %s", fault)
+		}
+	}
+	// Every other seed tiers and deletes all the time.
+	for _, what := range []string{"shared segments written", "slots deleted"} {
+		if a.With[what]*5 < a.Seeds*2 {
+			t.Errorf("%s in %d of %d seeds", what, a.With[what], a.Seeds)
+		}
+	}
+	for _, what := range []string{"own segments written", "shared segments deleted", "own segments deleted"} {
+		if a.Counts[what] == 0 {
+			t.Errorf("no %s", what)
 		}
 	}
 	for _, what := range []string{"acks", "polls", "probes", "commits", "offset fetches", "wandered"} {

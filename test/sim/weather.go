@@ -2,6 +2,8 @@ package sim
 
 import (
 	"time"
+
+	"github.com/tidemark-io/tidemark/broker/node"
 )
 
 // weather is what a seed makes of the run: how much goes wrong with requests,
@@ -19,6 +21,7 @@ type weather struct {
 	spacing                  time.Duration // of flushes
 	tail                     int64         // memory for recent objects: little of it has brokers read the bucket
 	plan                     []mishap
+	tiering                  node.Tiering
 	batchPause               time.Duration
 	settle                   time.Duration // before the first fault
 }
@@ -138,7 +141,23 @@ func forecast(seed uint64) weather {
 	w.etcd = callRates{lost: rate(0.2), refused: rate(0.2), ambiguous: rate(0.3), late: rate(0.3), again: rate(0.2), throttled: rate(0.1), slow: rate(0.2), silent: rate(0.15)}
 	w.flips, w.truncates, w.misses = rate(0.2), rate(0.2), rate(0.2)
 	w.plan = w.draws(d)
+	if seed%2 == 1 {
+		w.tiering = hasty(newDice(seed, "tiering"))
+	}
 	return w
+}
+
+// hasty has brokers tier, trim, collect and sweep all the time: whatever age
+// they wait for otherwise is a courtesy, and nothing may rest on it.
+func hasty(d *dice) node.Tiering {
+	return node.Tiering{
+		Interval: d.between(200*time.Millisecond, time.Second), Age: d.between(time.Millisecond, 2*time.Second),
+		SegmentBytes: 1 << (10 + d.n(4)), SegmentBytesMax: 1 << 14, BlockBytes: 1 << (8 + d.n(4)),
+		CollectInterval: d.between(300*time.Millisecond, 2*time.Second),
+		SweepInterval:   d.between(time.Second, 4*time.Second), SweepAge: d.between(time.Millisecond, 2*time.Second),
+		CheckpointInterval: d.between(500*time.Millisecond, 4*time.Second), CheckpointSlots: uint64(8 + d.n(64)),
+		AbandonedAge: d.between(3*time.Second, 10*time.Second),
+	}
 }
 
 // draws makes the list of mishaps, in order of time.
