@@ -2,6 +2,8 @@ package chaos
 
 import (
 	"fmt"
+	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -55,24 +57,62 @@ type crashRig struct {
 // every point, under load. The short form takes a tenth of the cells.
 func TestCrashPoints(t *testing.T) {
 	bin := buildBroker(t, "tidemark-failpoint", "-tags", "failpoint")
-	var cells []cell
-	for i := range failpoint.Points() {
-		for j, a := range failpoint.Actions() {
-			// A diagonal, so that any few cells in a row differ in both.
-			cells = append(cells, cell{failpoint.Points()[(i+7*j)%len(failpoint.Points())], a})
+	var tiers, pages []cell
+	for _, x := range chosenCells(t) {
+		if x.point == failpoint.BeforePage {
+			pages = append(pages, x)
+		} else {
+			tiers = append(tiers, x)
 		}
 	}
-	all := len(cells)
-	cells = rotate(t, cells, (all+9)/10)
+	if len(tiers) > 0 {
+		t.Run("tiering", func(t *testing.T) { crashAt(t, bin, tiers, tinyTiering, nil) })
+	}
+	if len(pages) > 0 { // extents that go into segments at once never fill a page
+		t.Run("untiered", func(t *testing.T) { crashAt(t, bin, pages, nil, (*crashRig).fillPages) })
+	}
+}
+
+// chosenCells are those to be tried: what TIDEMARK_CRASH_CELLS matches, or else
+// what the form takes.
+func chosenCells(t *testing.T) []cell {
+	t.Helper()
+	only, err := regexp.Compile(os.Getenv("TIDEMARK_CRASH_CELLS"))
+	if err != nil {
+		t.Fatalf("TIDEMARK_CRASH_CELLS: %v", err)
+	}
+	points := failpoint.Points()
+	var cells []cell
+	for i := range points {
+		for j, a := range failpoint.Actions() {
+			// A diagonal, so that any few cells in a row differ in both.
+			if x := (cell{points[(i+7*j)%len(points)], a}); only.MatchString(x.String()) {
+				cells = append(cells, x)
+			}
+		}
+	}
+	if len(cells) == 0 {
+		t.Fatalf("TIDEMARK_CRASH_CELLS: no cell matches %q", only)
+	}
+	if only.String() != "" {
+		return cells
+	}
+	return rotate(t, cells, (len(cells)+9)/10)
+}
+
+// crashAt tries cells, one after the other, in one cluster.
+func crashAt(t *testing.T, bin string, cells []cell, args []string, feed func(*crashRig)) {
 	c := &crashRig{}
-	c.rig = newRig(t, "crash points", rigOptions{bin: bin, prepare: func(_ int, b *harness.Broker) {
+	c.rig = newRig(t, "crash points", rigOptions{bin: bin, brokerArgs: args, prepare: func(_ int, b *harness.Broker) {
 		dir := t.TempDir()
 		c.dirs = append(c.dirs, dir)
 		b.Env = append(b.Env, failpoint.EnvDir+"="+dir)
 	}})
 	c.l = c.startLoad(loadOptions{})
 	c.kv = c.rig.kv()
-	c.fillPages()
+	if feed != nil {
+		feed(c)
+	}
 	var passed, unreached []string
 	for _, cell := range cells {
 		begun := time.Now()
@@ -91,7 +131,7 @@ func TestCrashPoints(t *testing.T) {
 		}
 	}
 	c.l.finish()
-	c.report("crash points", figures{"cells": all, "tried": len(cells), "passed": len(passed), "not reached": unreached, "list": strings.Join(passed, "; ")})
+	c.report("crash points", figures{"cells": len(failpoint.Points()) * len(failpoint.Actions()), "tried": len(cells), "passed": len(passed), "not reached": unreached, "list": strings.Join(passed, "; ")})
 }
 
 // fillPages feeds a partition so many small extents that its manifest gets pages.

@@ -16,6 +16,7 @@
 //	TIDEMARK_CHAOS_DURATION=2h   how long the mixed scenario goes on, in the long form
 //	TIDEMARK_SEED=n              repeats what a seed decided
 //	TIDEMARK_ROTATE=n            chooses what a short form leaves out; default: by commit
+//	TIDEMARK_CRASH_CELLS=regexp  the crash points to try, as "before_trim × kill"
 //	TIDEMARK_RESULTS=file        figures are appended here, a line of JSON each
 //	TIDEMARK_TEST_LOGS=dir       keeps histories and the servers' output
 //

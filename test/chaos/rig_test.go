@@ -64,6 +64,13 @@ type rigOptions struct {
 	prepare func(i int, b *harness.Broker)
 }
 
+// tinyTiering makes brokers tier, trim, collect and sweep all the time. Sweeps
+// wait for no age: nothing may rest on that.
+var tinyTiering = []string{
+	"--tier-interval", "500ms", "--tier-age", "2s", "--tier-segment-bytes", "1MiB", "--tier-segment-bytes-max", "2MiB",
+	"--collect-interval", "1s", "--sweep-interval", "5s", "--sweep-age", "1ms",
+}
+
 // newRig starts everything and a history. All of it ends with the test.
 func newRig(t *testing.T, name string, o rigOptions) *rig {
 	t.Helper()
