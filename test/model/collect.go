@@ -7,7 +7,7 @@ package model
 // that a sealed chain takes no record, the other models have earned.
 
 const (
-	collectEpochs  = 3
+	collectEpochs  = 4
 	collectExtents = 3
 	collectIncs    = 3
 )
@@ -25,7 +25,11 @@ type collectRules struct {
 	collectsListed    bool // a sealed chain's mark rises although an owner list has its entry
 	debtsFirst        bool // the collector reads the debts before the owner lists
 	dropsDebtsSealed  bool // the debts of a sealed chain go before its entries do
-	latePays          bool // a debt's old value, arriving late, replaces the newer
+	endsLast          bool // the collector looks which chains have ended after it read the owner lists
+	latePays          bool // a request to write a debt, arriving late, replaces what was written since
+	skipsSame         bool // a debt that says what it shall say is not written again
+	believesOld       bool // a debt whose write was not answered is taken for what it was
+	looksOnce         bool // what comes to a broker between its look and the debts' does not hold the mark
 	// Segments.
 	sweepsOwnEpoch bool // a leader sweeps segments of its own epoch that it does not name yet
 	sweepsUnsealed bool // segments of writers that are not sealed are swept
@@ -33,7 +37,20 @@ type collectRules struct {
 }
 
 // collectBounds limit what is explored.
-type collectBounds struct{ epochs, extents int }
+type collectBounds struct {
+	epochs, extents int
+	incs            uint8 // collectIncs when 0
+	// moves leaves segments out: what is left are leaders that follow one another,
+	// what they owe, and their marks.
+	moves bool
+}
+
+func (b collectBounds) incarnations() uint8 {
+	if b.incs > 0 {
+		return b.incs
+	}
+	return collectIncs
+}
 
 // extents are those below n: an offset, or a mark.
 type bound = uint8
@@ -60,15 +77,46 @@ type collectState struct {
 	swept    epochSet             // it was deleted
 
 	owed    [collectIncs][collectIncs]uint8 // of a chain, by an heir
-	late    [collectIncs][collectIncs]uint8 // sent, and may arrive at any time
+	lost    lostDebt
 	mark    [collectIncs]bound
+	trim    trimming
 	deleted uint8 // extents, a bit each
 
 	unlisted uint8              // chains that the collector found in no owner list
-	debt     [collectIncs]uint8 // that the collector read, if it reads them first
+	debt     [collectIncs]uint8 // one more than the lowest that the collector read, 0: did not
 	listed   epochSet           // segments that the sweeper listed
 	unnamed  epochSet           // segments that the sweeper saw no manifest name, if it reads those first
 }
+
+// lostDebt is the one request to write a debt that is not answered. It may arrive
+// at any time while the debt is as it was when it was sent.
+type lostDebt struct {
+	sent     bool
+	of, heir uint8
+	inFlight bool
+	value    uint8
+	// What the heir takes the debt for: belief if it is wrong, nothing if unsure,
+	// and what it is if neither.
+	unsure, wrong bool
+	belief        uint8
+}
+
+// trimming is a broker on its way to raise its mark. One at a time is enough: a
+// mark makes no difference to the others' looks.
+type trimming struct {
+	phase trimPhase
+	inc   uint8
+	mark  bound
+}
+
+type trimPhase uint8
+
+const (
+	trimNone   trimPhase = iota
+	trimLooked           // mark is how far its own manifests let it rise
+	trimAsked            // and the debts
+	trimChosen           // nothing has come to it meanwhile
+)
 
 type collect struct {
 	rules  collectRules
@@ -114,6 +162,9 @@ func (c collect) broken(s *collectState) string {
 		return ""
 	}
 	e := s.epochs - 1
+	if inc := s.owner[e]; s.isSealed(inc) && s.unlisted>>inc&1 != 0 {
+		return "a chain is taken for inherited that the next leader has to replay"
+	}
 	for i := s.tiered[e]; i < s.count; i++ {
 		if s.deleted>>i&1 != 0 {
 			return "an extent is deleted that a manifest names"
@@ -158,7 +209,10 @@ func (c collect) holds(s *collectState, inc, chain uint8) bound {
 			}
 			low = min(low, s.floor(chain, tiered, s.count))
 		case s.released.has(e) && !s.forgotten.has(e) && !c.rules.ignoresReleased:
-			low = min(low, s.floor(chain, s.tiered[e], s.lastOf(e)))
+			last := s.lastOf(e)
+			if at := s.floor(chain, s.tiered[e], last); at < last || chain == inc { // its RELEASE lies behind it
+				low = min(low, at)
+			}
 		}
 	}
 	return low

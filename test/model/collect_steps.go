@@ -14,12 +14,14 @@ func (c collect) next(s *collectState, emit func(collectState, step)) {
 		c.forget(s, e, yield)
 		c.sweepOwn(s, e, yield)
 	}
-	for inc := range uint8(collectIncs) {
+	c.land(s, yield)
+	c.raise(s, yield)
+	for inc := range c.bounds.incarnations() {
 		if !s.joined(inc) {
 			break
 		}
 		c.pay(s, inc, yield)
-		c.trim(s, inc, yield)
+		c.look(s, inc, yield)
 		c.collectSealed(s, inc, yield)
 		if !s.isSealed(inc) {
 			n := *s
@@ -45,6 +47,32 @@ func (s *collectState) tidy() {
 			s.stored[e], s.known[e] = 0, 0
 		}
 	}
+	if t := s.trim; t.phase != trimNone && (s.isSealed(t.inc) || t.mark <= s.mark[t.inc]) {
+		s.trim = trimming{}
+	}
+	l := &s.lost
+	if l.sent && s.isSealed(l.heir) {
+		*l = lostDebt{sent: true} // guarded by the heir's chain, too
+	}
+	if !l.inFlight {
+		l.value = 0
+	}
+	if l.wrong && l.belief == s.owed[l.of][l.heir] {
+		l.wrong = false
+	}
+	if !l.wrong {
+		l.belief = 0
+	}
+	if l.sent && !l.inFlight && !l.unsure && !l.wrong {
+		*l = lostDebt{sent: true}
+	}
+}
+
+// came voids a mark that was not chosen before something came to inc.
+func (c collect) came(s *collectState, inc uint8) {
+	if t := &s.trim; t.inc == inc && (t.phase == trimLooked || t.phase == trimAsked) && !c.rules.looksOnce {
+		*t = trimming{}
+	}
 }
 
 // joined lets incarnations join in order.
@@ -63,7 +91,7 @@ func (c collect) open(s *collectState, yield func(collectState, step)) {
 	if int(e) == c.bounds.epochs || e > 0 && s.leads(e-1) {
 		return
 	}
-	for inc := range uint8(collectIncs) {
+	for inc := range c.bounds.incarnations() {
 		if s.isSealed(inc) {
 			continue
 		}
@@ -84,7 +112,7 @@ func (c collect) open(s *collectState, yield func(collectState, step)) {
 // may be uploaded by one that does not know yet that it was deposed.
 func (c collect) lead(s *collectState, e uint8, yield func(collectState, step)) {
 	inc := int(s.owner[e])
-	if s.uploaded[e] == 0 {
+	if s.uploaded[e] == 0 && !c.bounds.moves {
 		for to := s.tiered[e] + 1; to <= s.lastOf(e); to++ {
 			n := *s
 			n.from[e], n.uploaded[e] = s.tiered[e], to
@@ -108,6 +136,7 @@ func (c collect) lead(s *collectState, e uint8, yield func(collectState, step)) 
 	}
 	n := *s
 	n.released.add(e)
+	c.came(&n, s.owner[e])
 	yield(n, step{"incarnation %d releases epoch %d", inc, int(e)})
 }
 
@@ -118,6 +147,7 @@ func (c collect) checkpoint(s *collectState, e uint8, yield func(collectState, s
 	if s.leads(e) && (s.stored[e] != s.tiered[e]+1 || s.known[e] != s.count) {
 		n := *s
 		n.stored[e], n.known[e] = s.tiered[e]+1, s.count
+		c.came(&n, inc)
 		yield(n, step{"incarnation %d's checkpoint with epoch %d is durable", int(inc), int(e)})
 	}
 	if s.oldest >= e || e != s.epochs-1 || s.stored[e] == 0 || s.isSealed(inc) {
@@ -125,7 +155,8 @@ func (c collect) checkpoint(s *collectState, e uint8, yield func(collectState, s
 	}
 	for of := range uint8(collectIncs) {
 		low := s.floor(of, s.stored[e]-1, s.lastOf(e))
-		written := s.owed[of][inc] > 0 && s.owed[of][inc]-1 <= low
+		value, sure := s.believed(of, inc)
+		written := sure && value > 0 && value-1 <= low
 		if of != inc && low < s.lastOf(e) && !written && !c.rules.trimsOwnersUnowed {
 			return
 		}
@@ -148,13 +179,13 @@ func (c collect) forget(s *collectState, e uint8, yield func(collectState, step)
 	}
 }
 
-// pay writes what an incarnation owes of another chain now. The write is guarded
-// by the value that it replaces, so one that arrives late does nothing.
+// pay writes what an incarnation owes of another chain now, unless it knows that
+// it is written. One request is not answered.
 func (c collect) pay(s *collectState, heir uint8, yield func(collectState, step)) {
 	if s.isSealed(heir) {
 		return
 	}
-	for of := range uint8(collectIncs) {
+	for of := range c.bounds.incarnations() {
 		if of == heir {
 			continue
 		}
@@ -162,20 +193,62 @@ func (c collect) pay(s *collectState, heir uint8, yield func(collectState, step)
 		if low := c.holds(s, heir, of); low < s.count {
 			value = low + 1
 		}
-		if value != s.owed[of][heir] {
-			n := *s
-			n.owed[of][heir] = value
-			if c.rules.latePays {
-				n.late[of][heir] = s.owed[of][heir] + 1
-			}
-			yield(n, step{"incarnation %d writes what it owes of chain %d", int(heir), int(of)})
+		believed, sure := s.believed(of, heir)
+		if sure && believed == value {
+			continue
 		}
-		if late := s.late[of][heir]; late > 0 {
-			n := *s
-			n.owed[of][heir], n.late[of][heir] = late-1, 0
-			yield(n, step{"an older debt of incarnation %d to chain %d arrives", int(heir), int(of)})
+		n := *s
+		c.write(&n, of, heir, value)
+		yield(n, step{"incarnation %d writes what it owes of chain %d", int(heir), int(of)})
+		if s.lost.sent {
+			continue
+		}
+		n = *s
+		n.lost = lostDebt{sent: true, of: of, heir: heir, inFlight: true, value: value, unsure: !c.rules.believesOld}
+		yield(n, step{"incarnation %d sends what it owes of chain %d and gets no answer", int(heir), int(of)})
+	}
+}
+
+// write is a request that is answered. One that is still on its way finds
+// another revision than the one that it was guarded by: so a debt is also written
+// where it says that already.
+func (c collect) write(s *collectState, of, heir, value uint8) {
+	l := &s.lost
+	mine := l.sent && l.of == of && l.heir == heir
+	same := s.owed[of][heir] == value && (value == 0 || c.rules.skipsSame)
+	if mine {
+		l.unsure, l.wrong = false, false
+		l.inFlight = l.inFlight && (same || c.rules.latePays)
+	}
+	s.owed[of][heir] = value
+}
+
+// believed is what an heir takes a debt for, and whether it takes it for anything.
+func (s *collectState) believed(of, heir uint8) (value uint8, sure bool) {
+	if l := &s.lost; l.sent && l.of == of && l.heir == heir {
+		switch {
+		case l.unsure:
+			return 0, false
+		case l.wrong:
+			return l.belief, true
 		}
 	}
+	return s.owed[of][heir], true
+}
+
+// land lets the request that was not answered arrive.
+func (c collect) land(s *collectState, yield func(collectState, step)) {
+	l := s.lost
+	if !l.inFlight {
+		return
+	}
+	n := *s
+	if !l.unsure && !l.wrong {
+		n.lost.wrong, n.lost.belief = true, s.owed[l.of][l.heir]
+	}
+	n.lost.inFlight = false
+	n.owed[l.of][l.heir] = l.value
+	yield(n, step{"what incarnation %d sent that it owes of chain %d arrives", int(l.heir), int(l.of)})
 }
 
 // lowestDebt is the lowest extent of a chain that any heir owes.
@@ -189,50 +262,64 @@ func (c collect) lowestDebt(s *collectState, of uint8) bound {
 	return low
 }
 
-// trim raises the mark of a chain that is not sealed.
-func (c collect) trim(s *collectState, inc uint8, yield func(collectState, step)) {
+// look begins to raise the mark of a chain that is not sealed: its incarnation
+// looks how far its own manifests let it.
+func (c collect) look(s *collectState, inc uint8, yield func(collectState, step)) {
 	if s.isSealed(inc) {
 		return
 	}
-	if mark := min(c.holds(s, inc, inc), c.lowestDebt(s, inc)); mark > s.mark[inc] {
+	if mark := c.holds(s, inc, inc); mark > s.mark[inc] {
 		n := *s
-		n.mark[inc] = mark
-		yield(n, step{"incarnation %d raises its mark to %d", int(inc), int(mark)})
+		n.trim = trimming{trimLooked, inc, mark}
+		yield(n, step{"incarnation %d looks how far its mark may rise, to %d", int(inc), int(mark)})
 	}
+}
+
+// raise goes on: it reads the debts, looks again, and raises the mark if nothing
+// came meanwhile. What may lie in its chain moves from it to an heir, and back.
+func (c collect) raise(s *collectState, yield func(collectState, step)) {
+	n, t := *s, s.trim
+	by := step{who: int(t.inc), what: int(t.mark)}
+	switch t.phase {
+	case trimNone:
+		return
+	case trimLooked:
+		n.trim.phase, n.trim.mark = trimAsked, min(t.mark, c.lowestDebt(s, t.inc))
+		by.format = "incarnation %[1]d reads what others owe of its chain"
+	case trimAsked:
+		n.trim.phase = trimChosen
+		by.format = "incarnation %[1]d looks again, and nothing came"
+	case trimChosen:
+		n.mark[t.inc] = t.mark
+		by.format = "incarnation %d raises its mark to %d"
+	}
+	yield(n, by)
 }
 
 // collectSealed raises the mark of a sealed chain: it finds that no owner list has
 // an entry of it, and then reads the debts. Only then may its own debts go.
 func (c collect) collectSealed(s *collectState, inc uint8, yield func(collectState, step)) {
-	if !s.isSealed(inc) {
-		return
-	}
-	if c.rules.debtsFirst && s.debt[inc] == 0 {
-		n := *s
-		n.debt[inc] = c.lowestDebt(s, inc) + 1
-		yield(n, step{format: "the collector reads what is owed of chain %[1]d", who: int(inc)})
-	}
-	if s.unlisted>>inc&1 == 0 && (!s.lists(inc) || c.rules.collectsListed) {
+	sealed, found := s.isSealed(inc), s.unlisted>>inc&1 != 0
+	if (sealed || c.rules.endsLast) && !found && (!s.lists(inc) || c.rules.collectsListed) {
 		n := *s
 		n.unlisted |= 1 << inc
 		yield(n, step{format: "the collector finds chain %[1]d in no owner list", who: int(inc)})
 	}
-	if s.unlisted>>inc&1 != 0 {
-		mark := c.lowestDebt(s, inc)
-		if c.rules.debtsFirst {
-			if s.debt[inc] == 0 {
-				return
-			}
-			mark = s.debt[inc] - 1
-		}
-		if mark > s.mark[inc] {
-			n := *s
-			n.mark[inc] = mark
-			yield(n, step{"the collector raises the mark of chain %d to %d", int(inc), int(mark)})
-		}
+	if !sealed {
+		return
 	}
-	for of := range uint8(collectIncs) {
-		if s.owed[of][inc] > 0 && (s.unlisted>>inc&1 != 0 || c.rules.dropsDebtsSealed) {
+	if low := c.lowestDebt(s, inc); found && !c.rules.debtsFirst && s.debt[inc] != low+1 || c.rules.debtsFirst && s.debt[inc] == 0 {
+		n := *s
+		n.debt[inc] = low + 1
+		yield(n, step{format: "the collector reads what is owed of chain %[1]d", who: int(inc)})
+	}
+	if mark := s.debt[inc]; found && mark > 0 && mark-1 > s.mark[inc] {
+		n := *s
+		n.mark[inc] = mark - 1
+		yield(n, step{"the collector raises the mark of chain %d to %d", int(inc), int(mark - 1)})
+	}
+	for of := range c.bounds.incarnations() {
+		if s.owed[of][inc] > 0 && (found || c.rules.dropsDebtsSealed) {
 			n := *s
 			n.owed[of][inc] = 0
 			yield(n, step{"the collector drops what chain %d owed of chain %d", int(inc), int(of)})

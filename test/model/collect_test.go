@@ -5,8 +5,10 @@ import "testing"
 // TestCollect explores the collection protocol as it is built.
 func TestCollect(t *testing.T) {
 	t.Parallel()
-	holds(t, collect{bounds: collectBounds{epochs: 2, extents: 2}}, collectSteps...)
+	holds(t, collect{bounds: collectBounds{epochs: 2, extents: 2, incs: 2}}, collectSteps...)
 	if !testing.Short() {
+		holds(t, collect{bounds: collectBounds{epochs: 4, extents: 2, incs: 2, moves: true}}, moveSteps...)
+		holds(t, collect{bounds: collectBounds{epochs: 4, extents: 1, moves: true}}, moveSteps...)
 		holds(t, collect{bounds: collectBounds{epochs: 3, extents: 1}}, collectSteps...)
 	}
 }
@@ -18,6 +20,8 @@ var collectSteps = []string{
 	"the leader of epoch %d sweeps", "the sweeper deletes", "is sealed",
 }
 
+var moveSteps = []string{"gets no answer", "arrives", "nothing came", "raises its mark", "raises the mark of chain", "is sealed"}
+
 // TestCollectGuards takes the guards of the collection protocol away, one at a
 // time.
 func TestCollectGuards(t *testing.T) {
@@ -25,8 +29,10 @@ func TestCollectGuards(t *testing.T) {
 	const (
 		extent  = "an extent is deleted"
 		segment = "a segment is deleted"
+		chain   = "a chain is taken for inherited"
 	)
-	two, three := collectBounds{epochs: 2, extents: 2}, collectBounds{epochs: 3, extents: 2}
+	two, three := collectBounds{epochs: 2, extents: 2, incs: 2}, collectBounds{epochs: 3, extents: 2}
+	moves := collectBounds{epochs: 4, extents: 1, incs: 2, moves: true}
 	tests := map[string]struct {
 		rules  collectRules
 		bounds collectBounds
@@ -38,10 +44,14 @@ func TestCollectGuards(t *testing.T) {
 		"debts are not read":                    {collectRules{ignoresDebts: true}, two, extent},
 		"a release is forgotten too early":      {collectRules{forgetsWhenOpened: true}, two, extent},
 		"owner entries go before the debts":     {collectRules{trimsOwnersUnowed: true}, two, extent},
-		"a listed chain is collected":           {collectRules{collectsListed: true}, two, extent},
+		"a listed chain is collected":           {collectRules{collectsListed: true}, two, chain},
+		"ends are read after the owner lists":   {collectRules{endsLast: true}, three, chain},
+		"an equal debt is not written again":    {collectRules{skipsSame: true}, moves, extent},
+		"a lost answer changes no belief":       {collectRules{believesOld: true}, moves, extent},
+		"what comes while debts are read":       {collectRules{looksOnce: true}, moves, extent},
 		"debts are read before the owner lists": {collectRules{debtsFirst: true}, two, extent},
 		"debts of a sealed chain go at once":    {collectRules{dropsDebtsSealed: true}, three, extent},
-		"a late debt replaces a newer one":      {collectRules{latePays: true}, three, extent},
+		"a late debt replaces a newer one":      {collectRules{latePays: true}, moves, extent},
 		"segments of the own epoch are swept":   {collectRules{sweepsOwnEpoch: true}, two, segment},
 		"segments of a living writer are swept": {collectRules{sweepsUnsealed: true}, two, segment},
 		"manifests are read before the listing": {collectRules{namesFirst: true}, two, segment},

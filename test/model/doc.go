@@ -56,10 +56,15 @@
 // other, the same incarnation again among them. Leaders upload segments, commit
 // their ADDs or do not, checkpoint, write down what they owe of other chains,
 // drop owner entries, release and forget, and raise the marks of their own
-// chains; a collector raises those of sealed chains; two kinds of sweepers delete
-// segments that nobody names, one of them while it may be deposed. Promised: what
-// the newest manifest names, extent or segment, is there. That it is the newest
-// is enough: what an older one names, a reader who misses it looks up again.
+// chains, in steps between which the partition may leave and come back. Of the
+// debts that they write, one is sent and not answered: it arrives later or never,
+// and is void once the debt was written again. A collector raises the marks of
+// sealed chains, from owner lists and debts as they were when it looked; two kinds
+// of sweepers delete segments that nobody names, one of them while it may be
+// deposed. Promised: what the newest manifest names, extent or segment, is there,
+// and no chain that the next leader has to replay is taken for inherited. That it
+// is the newest is enough: what an older one names, a reader who misses it looks
+// up again.
 //
 // # What is left out
 //
