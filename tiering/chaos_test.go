@@ -318,7 +318,7 @@ func TestChaos(t *testing.T) {
 	}
 	t.Log(seen)
 	for _, kind := range []string{"create s", "create x", "delete w", "delete s", "delete x", "delete k"} {
-		if seen[kind] == 0 && seeds > 1 {
+		if seen[kind] == 0 && !testing.Short() && seeds > 1 { // a few seeds need not see everything
 			t.Errorf("%q never happened", kind)
 		}
 	}
