@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/tidemark-io/tidemark/test/checker"
 	"github.com/tidemark-io/tidemark/test/harness"
 	"github.com/tidemark-io/tidemark/tiering/failpoint"
+	format "github.com/tidemark-io/tidemark/tiering/wal"
 )
 
 // cell is one point of the crash matrix and what happens there.
@@ -47,7 +49,7 @@ var provocations = map[failpoint.Point]provocation{
 
 // rare are points that one broker comes by no more often than it makes
 // checkpoints.
-var rare = map[failpoint.Point]bool{failpoint.BeforeTrim: true, failpoint.AfterTrim: true}
+var rare = map[failpoint.Point]bool{failpoint.BeforePage: true, failpoint.BeforeTrim: true, failpoint.AfterTrim: true}
 
 // crashRig is a rig whose brokers have failpoints.
 type crashRig struct {
@@ -138,11 +140,13 @@ func crashAt(t *testing.T, bin string, cells []cell, args []string, feed func(*c
 	c.report("crash points", figures{"cells": len(failpoint.Points()) * len(failpoint.Actions()), "tried": len(cells), "passed": len(passed), "not reached": unreached, "list": strings.Join(passed, "; ")})
 }
 
-// fillPages feeds a partition so many small extents that its manifest gets pages.
+// fillPages feeds a partition so many small extents that its manifest gets pages,
+// and waits until the first is due.
 func (c *crashRig) fillPages() {
 	c.createTopic("pages", 1)
 	cl := c.newClient(kgo.ProducerLinger(0), kgo.DisableIdempotentWrite(), kgo.MaxProduceRequestsInflightPerBroker(1), kgo.MaxBufferedRecords(2))
 	quit := make(chan struct{})
+	var acked atomic.Int64
 	c.l.reading.Go(func() {
 		defer cl.Close()
 		for {
@@ -151,11 +155,21 @@ func (c *crashRig) fillPages() {
 				return
 			case <-time.After(4 * time.Millisecond):
 			}
-			cl.TryProduce(c.t.Context(), &kgo.Record{Topic: "pages", Value: []byte("x")}, nil)
+			cl.TryProduce(c.t.Context(), &kgo.Record{Topic: "pages", Value: []byte("x")}, func(_ *kgo.Record, err error) {
+				if err == nil {
+					acked.Add(1)
+				}
+			})
 		}
 	})
 	end := c.l.quit
 	c.l.quit = func() { close(quit); end() }
+	harness.Eventually(c.t, 3*time.Minute, "a page of small extents", func() error {
+		if n := acked.Load(); n < 3*format.PageEntries { // two pages' worth, and some share an extent
+			return fmt.Errorf("%d records", n)
+		}
+		return nil
+	})
 }
 
 // armNext is how long a point is given that load should reach.
