@@ -11,6 +11,7 @@ type metrics struct {
 	segments    *prometheus.CounterVec
 	segmentSize *prometheus.CounterVec
 	untiered    prometheus.Gauge
+	unreadable  prometheus.Counter
 	deleted     *prometheus.CounterVec
 }
 
@@ -44,10 +45,13 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	m.untiered = prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "tidemark_untiered_bytes", Help: "Bytes of led partitions that lie in write-ahead objects and not yet in segments, at the last look.",
 	})
+	m.unreadable = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "tidemark_tiering_unreadable_total", Help: "How often a partition was left out of tiering because something of it could not be read. An alarm.",
+	})
 	m.deleted = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "tidemark_deleted_objects_total", Help: "Objects deleted from the bucket, by kind (wal, checkpoint, page, segment, orphan).",
 	}, []string{"kind"})
-	r.MustRegister(m.segments, m.segmentSize, m.untiered, m.deleted)
+	r.MustRegister(m.segments, m.segmentSize, m.untiered, m.unreadable, m.deleted)
 	r.MustRegister(m.stages, m.flushBytes, m.reads, m.checkpoints, m.seals)
 	return m
 }

@@ -45,6 +45,7 @@ type Partition struct {
 	floors   []wal.SlotFloor // of the manifest that is encoded
 	// waiting is since when something has waited to be tiered, zero if nothing does.
 	waiting time.Time
+	tierAt  time.Time // it is not tiered before: something of it could not be read
 	readers readAhead
 
 	// subsMu guards subs. Notifications never wait.

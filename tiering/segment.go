@@ -34,20 +34,34 @@ type segmentBuilder struct {
 }
 
 // build reads the sources, encodes the segment and checks that it says what they
-// said.
-func (b *segmentBuilder) build(ctx context.Context, sources []source) ([]wal.SegmentRef, error) {
+// said. It leaves out those that cannot be read, and returns the others.
+func (b *segmentBuilder) build(ctx context.Context, sources []source) (kept []source, refs []wal.SegmentRef, err error) {
 	b.parts = make([][]byte, 1)
 	for i := range sources {
-		if err := b.add(ctx, &sources[i]); err != nil {
-			return nil, fmt.Errorf("%s: %w", sources[i].p.tp, err)
+		parts, head := len(b.parts), b.head
+		err := b.add(ctx, &sources[i])
+		switch {
+		case err == nil:
+			kept = append(kept, sources[i])
+		case b.log.unreadable(ctx, sources[i].p, err):
+			b.parts, b.head, b.raw = b.parts[:parts], head, nil
+		default:
+			return nil, nil, fmt.Errorf("%s: %w", sources[i].p.tp, err)
 		}
 	}
-	head, refs, err := wal.EncodeSegmentHead(&b.head)
-	if err != nil {
-		return nil, err
+	if len(kept) == 0 {
+		return nil, nil, nil
 	}
-	b.parts[0] = head
-	return refs, verifySegment(b.parts)
+	if b.parts[0], refs, err = wal.EncodeSegmentHead(&b.head); err != nil {
+		return nil, nil, err
+	}
+	for i := range kept {
+		if from := kept[i].refs; refs[i].Base != from[0].Base || refs[i].Last != from[len(from)-1].Last {
+			return nil, nil, fmt.Errorf("%w: segment of %s holds offsets %d to %d, its sources %d to %d",
+				ErrCorrupt, kept[i].p.tp, refs[i].Base, refs[i].Last, from[0].Base, from[len(from)-1].Last)
+		}
+	}
+	return kept, refs, verifySegment(b.parts)
 }
 
 // add appends the section of one source.
@@ -122,6 +136,11 @@ func (b *segmentBuilder) extent(raw []byte, ref *wal.ExtentRef) error {
 		}
 		if h.BaseOffset != at || h.LastOffsetDelta < 0 {
 			return fmt.Errorf("%w: batch at offset %d where %d belongs", ErrCorrupt, h.BaseOffset, at)
+		}
+		// What is in memory was checked when it came. It is checked again, because
+		// its other copy, in the bucket, is deleted for it.
+		if err := batch.CheckCRC(raw[:h.Length]); err != nil {
+			return fmt.Errorf("%w: offset %d: %w", ErrCorrupt, at, err)
 		}
 		b.batch(raw[:h.Length], &h, ref.Epoch)
 		at, raw = h.LastOffset()+1, raw[h.Length:]
@@ -207,6 +226,7 @@ func verifySegment(parts [][]byte) error {
 	for i := range h.Sections {
 		s := &h.Sections[i]
 		var sum wal.DataDigest
+		next := s.Base
 		for _, ref := range s.Extents("") {
 			if n == len(parts) {
 				return fmt.Errorf("%w: segment has fewer blocks than its index", ErrCorrupt)
@@ -219,6 +239,11 @@ func verifySegment(parts [][]byte) error {
 			if err != nil {
 				return fmt.Errorf("%w: %w", ErrCorrupt, err)
 			}
+			first, err := batch.Parse(raw)
+			if err != nil || first.BaseOffset != ref.Base || ref.Base != next || lastOffset(raw) != ref.Last {
+				return fmt.Errorf("%w: block of offsets %d to %d holds others", ErrCorrupt, ref.Base, ref.Last)
+			}
+			next = ref.Last + 1
 			sum = sum.Plus(d)
 			crc = crc32.Update(crc, castagnoli, parts[n])
 			n++

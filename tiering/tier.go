@@ -67,14 +67,25 @@ type candidate struct {
 // tierRound writes the segments that are due and returns how many bytes are left
 // in write-ahead objects.
 func (l *Log) tierRound(ctx context.Context, now time.Time) int64 {
-	all := l.tierCandidates()
-	own, rest := chooseTiering(all, now, &l.cfg)
-	for _, c := range own {
-		if err := l.tierOwn(ctx, c.p); err != nil {
-			l.tierFailed(ctx, err, "own")
+	var rest []candidate
+	for _, c := range l.tierCandidates(now) {
+		if c.bytes >= l.cfg.SegmentBytes {
+			left, err := l.tierOwn(ctx, c.p)
+			if err != nil {
+				l.tierFailed(ctx, err, "own")
+				continue
+			}
+			// Few may have been left from the beginning: of a page that is partly tiered,
+			// all counted.
+			if c = c.p.candidate(); left < c.bytes {
+				c.bytes = left
+			}
+		}
+		if c.bytes > 0 {
+			rest = append(rest, c)
 		}
 	}
-	if err := l.tierShared(ctx, rest); err != nil {
+	if err := l.tierShared(ctx, chooseShared(rest, now, &l.cfg)); err != nil {
 		l.tierFailed(ctx, err, "shared")
 	}
 	left := l.untieredBytes()
@@ -90,37 +101,62 @@ func (l *Log) tierFailed(ctx context.Context, err error, kind string) {
 	l.cfg.Logger.Warn("tiering failed, trying again", "error", err)
 }
 
-func (l *Log) tierCandidates() (all []candidate) {
+// unreadable puts off a partition of which something cannot be read, so that it
+// does not keep the others from being tiered. It reports false when the reason is
+// not the partition's: then nothing can be read, or the incarnation is over.
+func (l *Log) unreadable(ctx context.Context, p *Partition, err error) bool {
+	if ctx.Err() != nil || l.over() || errors.Is(err, ErrStoreUnavailable) {
+		return false
+	}
+	p.mu.Lock()
+	led := p.phase == serving
+	p.tierAt = time.Now().Add(l.cfg.TierAge)
+	p.mu.Unlock()
+	if led { // else it was given up, and others may have tiered and deleted what we read
+		l.m.unreadable.Inc()
+		l.cfg.Logger.Error("not tiering a partition for now: something of it cannot be read", "partition", p.tp.String(), "error", err)
+	}
+	return true
+}
+
+// tierCandidates returns the partitions that may be tiered now.
+func (l *Log) tierCandidates(now time.Time) (all []candidate) {
 	for _, p := range l.openParts() {
 		p.mu.RLock()
-		if p.phase == serving && p.manifest.untiered > 0 {
-			all = append(all, candidate{p, p.manifest.untiered, p.waiting})
-		}
+		off := now.Before(p.tierAt)
 		p.mu.RUnlock()
+		if c := p.candidate(); c.bytes > 0 && !off {
+			all = append(all, c)
+		}
 	}
 	return all
 }
 
-// chooseTiering decides which partitions get segments of their own, and which
-// share some: all that are left, once the oldest has waited long enough or they
-// have become too much.
-func chooseTiering(all []candidate, now time.Time, cfg *Config) (own, shared []candidate) {
+// candidate says what the partition has to tier; nothing, if it is not led.
+func (p *Partition) candidate() candidate {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	if p.phase != serving {
+		return candidate{p: p}
+	}
+	return candidate{p, p.manifest.untiered, p.waiting}
+}
+
+// chooseShared decides which partitions share segments: all that are too small
+// for one of their own, once the oldest has waited long enough or they have become
+// too much.
+func chooseShared(small []candidate, now time.Time, cfg *Config) []candidate {
 	var bytes int64
 	old := false
-	for _, c := range all {
-		if c.bytes >= cfg.SegmentBytes {
-			own = append(own, c)
-			continue
-		}
-		shared = append(shared, c)
+	for _, c := range small {
 		bytes += c.bytes
 		old = old || now.Sub(c.since) >= cfg.TierAge
 	}
 	if !old && bytes < cfg.TierBytes {
-		shared = nil
+		return nil
 	}
-	slices.SortFunc(shared, func(a, b candidate) int { return comparePartitions(a.p, b.p) })
-	return own, shared
+	slices.SortFunc(small, func(a, b candidate) int { return comparePartitions(a.p, b.p) })
+	return small
 }
 
 func comparePartitions(a, b *Partition) int {
@@ -141,9 +177,10 @@ func (p *Partition) untieredRefs(ctx context.Context, limit int64) (s source, er
 	s = source{p: p, taken: time.Now()}
 	p.mu.RLock()
 	m := p.manifest
-	tiered, pages, tail, open := m.tiered, m.pages, m.tail, p.phase == serving
+	tiered, pages, tail := m.tiered, m.pages, m.tail
+	may := p.phase == serving && !s.taken.Before(p.tierAt)
 	p.mu.RUnlock()
-	if !open {
+	if !may {
 		return s, nil
 	}
 	take := func(refs []wal.ExtentRef) (full bool) {
@@ -169,18 +206,21 @@ func (p *Partition) untieredRefs(ctx context.Context, limit int64) (s source, er
 	return s, nil
 }
 
-// tierOwn writes segments of one partition as long as it has enough for one.
-func (l *Log) tierOwn(ctx context.Context, p *Partition) error {
-	for ctx.Err() == nil {
+// tierOwn writes segments of one partition as long as it has enough for one, and
+// returns how much is left.
+func (l *Log) tierOwn(ctx context.Context, p *Partition) (left int64, err error) {
+	for {
 		s, err := p.untieredRefs(ctx, l.cfg.SegmentBytesMax)
+		if err != nil && l.unreadable(ctx, p, err) {
+			return 0, nil
+		}
 		if err != nil || s.bytes < l.cfg.SegmentBytes {
-			return err
+			return s.bytes, err
 		}
 		if err := l.tier(ctx, false, []source{s}); err != nil {
-			return err
+			return 0, err
 		}
 	}
-	return nil
 }
 
 // tierShared writes segments that partitions share.
@@ -189,10 +229,10 @@ func (l *Log) tierShared(ctx context.Context, list []candidate) error {
 	var bytes int64
 	for _, c := range list {
 		s, err := c.p.untieredRefs(ctx, l.cfg.SegmentBytesMax)
-		if err != nil {
+		if err != nil && !l.unreadable(ctx, c.p, err) {
 			return err
 		}
-		if len(s.refs) == 0 {
+		if err != nil || len(s.refs) == 0 {
 			continue
 		}
 		if len(batch) > 0 && bytes+s.bytes > l.cfg.SegmentBytesMax {
@@ -221,9 +261,12 @@ func (l *Log) tier(ctx context.Context, shared bool, sources []source) error {
 	b := &segmentBuilder{log: l, head: wal.SegmentHead{
 		Cluster: l.cfg.Cluster, Incarnation: l.cfg.Incarnation, Shared: shared, ID: wal.NewULID(time.Now()), Created: nowMillis(),
 	}}
-	refs, err := b.build(ctx, sources)
+	sources, refs, err := b.build(ctx, sources)
 	if err != nil {
 		return fmt.Errorf("build segment: %w", err)
+	}
+	if len(sources) == 0 {
+		return nil // none can be read
 	}
 	key := wal.SegmentKey(sources[0].p.tp, &refs[0])
 	l.unnamed.add(key)
@@ -235,16 +278,20 @@ func (l *Log) tier(ctx context.Context, shared bool, sources []source) error {
 	err = l.createSame(put, key, true, b.parts...)
 	cancel()
 	if err != nil {
+		l.discard("orphan", key) // nobody will name it, but it may be there
 		return fmt.Errorf("write segment %s: %w", key, err)
 	}
 	if err := failpoint.Hit(failpoint.AfterSegment); err != nil {
 		return err
 	}
-	named, failed := publish(ctx, sources, refs)
+	sent, named, failed := publish(ctx, sources, refs)
 	if err := failpoint.Hit(failpoint.AfterAdd); err != nil {
 		return err
 	}
 	if named == 0 { // nobody will: the partitions moved on, or the incarnation is over
+		if sent == 0 { // an ADD that was sent may be committed for those who come after
+			l.discard("orphan", key)
+		}
 		return failed
 	}
 	l.m.segments.WithLabelValues(kind, "ok").Inc()
@@ -259,8 +306,9 @@ func (l *Log) tier(ctx context.Context, shared bool, sources []source) error {
 }
 
 // publish has the manifests name a segment in place of the extents it was made
-// from, and returns how many do. The edits share objects on their way.
-func publish(ctx context.Context, sources []source, refs []wal.SegmentRef) (named int, failed error) {
+// from, and returns how many edits were sent, and how many are committed. They
+// share objects on their way.
+func publish(ctx context.Context, sources []source, refs []wal.SegmentRef) (sent, named int, failed error) {
 	flushes, gone := make([]*flush, len(sources)), make([][]wal.PageRef, len(sources))
 	for i := range sources {
 		var err error
@@ -276,6 +324,7 @@ func publish(ctx context.Context, sources []source, refs []wal.SegmentRef) (name
 		if flushes[i] == nil {
 			continue
 		}
+		sent++
 		if err := sources[i].p.endEdit(flushes[i]); err != nil {
 			failed = err
 			continue
@@ -283,7 +332,7 @@ func publish(ctx context.Context, sources []source, refs []wal.SegmentRef) (name
 		named++
 		sources[i].tiered(gone[i])
 	}
-	return named, failed
+	return sent, named, failed
 }
 
 // tiered runs when the manifest names the segment: pages that it no longer does

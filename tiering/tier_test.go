@@ -413,13 +413,13 @@ func TestManyShareOneSegment(t *testing.T) {
 	}
 	last, _ := a.Partition(partition(0))
 	write(t, last, "w")
-	for deadline := time.Now().Add(10 * time.Second); len(a.tierCandidates()) < n; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(10 * time.Second); len(a.tierCandidates(time.Now())) < n; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("not committed")
 		}
 	}
 	before := a.committed.Load()
-	_, shared := chooseTiering(a.tierCandidates(), time.Now().Add(time.Hour), &a.cfg)
+	shared := chooseShared(a.tierCandidates(time.Now()), time.Now().Add(time.Hour), &a.cfg)
 	if err := a.tierShared(t.Context(), shared); err != nil {
 		t.Fatal(err)
 	}
