@@ -25,7 +25,8 @@ const slotsKept = windowMax
 // objects that its manifests no longer name.
 type garbage struct {
 	mu      sync.Mutex
-	slots   []uint64 // committed, with extents, and not below the published mark
+	slots   []uint64 // committed, with extents, and not below the published mark; the lowest of them
+	more    uint64   // above the last such slot that slots has no room for, 0: none
 	trimmed uint64   // the published mark
 	deleted uint64   // slots below it are deleted
 	objects []discarded
@@ -33,29 +34,44 @@ type garbage struct {
 
 type discarded struct{ kind, key string }
 
-// discardsMax bounds the list of objects; what does not fit is left to the sweep.
-const discardsMax = 1 << 16
+const (
+	// discardsMax bounds the list of objects; what does not fit is left to the sweep.
+	discardsMax = 1 << 16
+	// slotsMax bounds the list of slots. Beyond it a mark may be raised in vain, past
+	// slots that hold nothing but records.
+	slotsMax = 1 << 16
+)
 
 func (g *garbage) slot(slot uint64) {
 	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.more > 0 || len(g.slots) >= slotsMax {
+		g.more = slot + 1
+		return
+	}
 	g.slots = append(g.slots, slot)
-	g.mu.Unlock()
 }
 
-// freeable reports whether slots with extents lie below mark.
+// freeable reports whether slots with extents may lie below mark.
 func (g *garbage) freeable(mark uint64) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return len(g.slots) > 0 && g.slots[0] < mark
+	if len(g.slots) > 0 {
+		return g.slots[0] < mark
+	}
+	return g.more > 0 && g.trimmed < mark
 }
 
 // publish notes a mark that is published.
 func (g *garbage) publish(mark uint64) {
 	g.mu.Lock()
+	defer g.mu.Unlock()
 	g.trimmed = max(g.trimmed, mark)
 	i, _ := slices.BinarySearch(g.slots, mark)
 	g.slots = slices.Clone(g.slots[i:])
-	g.mu.Unlock()
+	if g.more <= mark {
+		g.more = 0
+	}
 }
 
 // discard has an object deleted that no manifest names any more.
@@ -301,6 +317,10 @@ func (l *Log) sealAbandoned(ctx context.Context, now time.Time) error {
 	return nil
 }
 
+// slotsNoted is after how many deletions of a chain that is written down, so that
+// a long chain is not begun anew again and again.
+const slotsNoted = 4096
+
 // collectSealed deletes what sealed chains leave, down to what is kept for ever:
 // what ended them, and the newest slots below.
 func (l *Log) collectSealed(ctx context.Context) error {
@@ -308,21 +328,39 @@ func (l *Log) collectSealed(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	var failed error
 	for _, c := range list {
-		deleted, err := l.deleteSlots(ctx, c.Incarnation, c.Deleted, c.Trim)
-		all := err == nil && c.Trim >= *c.End-min(*c.End, slotsKept)
-		if all && c.Checkpoint > 0 {
-			err = l.deleteObjects(ctx, "checkpoint", wal.CheckpointKey(c.Incarnation, c.Checkpoint))
+		if err := l.collectChain(ctx, c); err != nil {
+			failed = errors.Join(failed, fmt.Errorf("collect chain %s: %w", c.Incarnation, err))
 		}
-		all = all && err == nil
-		if deleted > c.Deleted || all {
-			err = errors.Join(err, l.cfg.Chains.Collected(ctx, c.Incarnation, deleted, all))
-		}
-		if err != nil {
-			return fmt.Errorf("collect chain %s: %w", c.Incarnation, err)
+		if ctx.Err() != nil {
+			break
 		}
 	}
-	return nil
+	return failed
+}
+
+func (l *Log) collectChain(ctx context.Context, c metadata.SealedChain) error {
+	for from := c.Deleted; from < c.Trim; {
+		to := min(c.Trim, from+slotsNoted)
+		deleted, err := l.deleteSlots(ctx, c.Incarnation, from, to)
+		if err != nil {
+			return err
+		}
+		if err := l.cfg.Chains.Collected(ctx, c.Incarnation, deleted, false); err != nil {
+			return err
+		}
+		from = deleted
+	}
+	if c.Trim < *c.End-min(*c.End, slotsKept) {
+		return nil // somebody owes of it
+	}
+	if c.Checkpoint > 0 {
+		if err := l.deleteObjects(ctx, "checkpoint", wal.CheckpointKey(c.Incarnation, c.Checkpoint)); err != nil {
+			return err
+		}
+	}
+	return l.cfg.Chains.Collected(ctx, c.Incarnation, c.Trim, true)
 }
 
 // deletesAtOnce objects are deleted at the same time.

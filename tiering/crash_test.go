@@ -11,6 +11,7 @@ import (
 
 	"github.com/tidemark-io/tidemark/metadata"
 	"github.com/tidemark-io/tidemark/tiering/object"
+	"github.com/tidemark-io/tidemark/tiering/wal"
 )
 
 // mortal is the bucket of a process that dies at one of its writes: before it,
@@ -201,6 +202,14 @@ func (w *world) checkAccounted(n *node, partitions int) {
 				w.t.Fatal(err)
 			}
 			slots[inc]++
+			if _, slot, _ := wal.ParseSlotKey(key); slot < w.chain(inc).Trim {
+				w.t.Errorf("%s lies below the trim mark and is still there", key)
+			}
+		case 'k':
+			inc, slot, _ := wal.ParseCheckpointKey(key)
+			if c := w.chain(inc); slot != c.Checkpoint || c.Collected {
+				w.t.Errorf("%s is still there: %+v", key, c)
+			}
 		}
 	}
 	for inc, count := range slots {

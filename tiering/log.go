@@ -90,6 +90,10 @@ type Log struct {
 	collectable chan struct{}
 	garbage     garbage
 	abandoned   map[metadata.Incarnation]time.Time // since when they were seen so; the collector's
+	// sweptTo is where sweeps that had too many candidates go on, by prefix;
+	// sweepMax how many are too many. The sweeper's.
+	sweptTo  map[string]string
+	sweepMax int
 }
 
 // Open starts a chain: it binds slot 0 to a START object. The caller runs Run.
@@ -113,6 +117,8 @@ func Open(ctx context.Context, cfg Config) (*Log, error) {
 		tierable:      make(chan struct{}, 1),
 		tierComp:      compressor{level: zstd.SpeedDefault},
 		collectable:   make(chan struct{}, 1),
+		sweptTo:       make(map[string]string),
+		sweepMax:      sweepMax,
 		unresolved:    make(map[uint64]*flush),
 		pacer:         newPacer(cfg.FlushSpacing, cfg.FlushBudget),
 		parts:         make(map[metadata.TopicPartition]*Partition),

@@ -70,27 +70,35 @@ func (l *Log) sweepAll(ctx context.Context) error {
 		}
 	}
 	if !l.cfg.Collects() {
+		if err := l.sweepShared(ctx, wal.SharedPrefix(l.cfg.Incarnation)); err != nil {
+			return fmt.Errorf("sweep own shared segments: %w", err)
+		}
 		return nil
 	}
 	if err := l.sweepDeletedTopics(ctx); err != nil {
 		return fmt.Errorf("sweep deleted topics: %w", err)
 	}
-	if err := l.sweepShared(ctx); err != nil {
+	if err := l.sweepShared(ctx, "x/"); err != nil {
 		return fmt.Errorf("sweep shared segments: %w", err)
+	}
+	if err := l.sweepChains(ctx); err != nil {
+		return fmt.Errorf("sweep chains: %w", err)
 	}
 	return nil
 }
 
 const (
 	listPage = 1000
-	// sweepMax bounds the candidates of one sweep; the next one finds the rest.
+	// sweepMax bounds the candidates of one sweep; the next one goes on behind them.
 	sweepMax = 100_000
 )
 
 // listOld returns the keys under prefix that are old enough and that pick
-// chooses.
+// chooses. If those are too many, it goes on where it ended the next time.
 func (l *Log) listOld(ctx context.Context, prefix string, pick func(key string) bool) (keys []string, err error) {
-	for after := ""; len(keys) < sweepMax; {
+	after := l.sweptTo[prefix]
+	delete(l.sweptTo, prefix)
+	for {
 		infos, err := retry(ctx, l.done, func() ([]object.Info, error) {
 			ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 			defer cancel()
@@ -105,11 +113,13 @@ func (l *Log) listOld(ctx context.Context, prefix string, pick func(key string) 
 			}
 		}
 		if len(infos) < listPage {
-			break
+			return keys, nil
 		}
-		after = infos[len(infos)-1].Key
+		if after = infos[len(infos)-1].Key; len(keys) >= l.sweepMax {
+			l.sweptTo[prefix] = after
+			return keys, nil
+		}
 	}
-	return keys, nil
 }
 
 // sweepObjects deletes segments and pages of a partition that its manifest does
@@ -165,7 +175,7 @@ func (p *Partition) sweepObjects(ctx context.Context) error {
 }
 
 func (l *Log) sweepObject(ctx context.Context, key string) error {
-	l.cfg.Logger.Info("deleting an object that no manifest names", "key", key)
+	l.cfg.Logger.Info("deleting an object that nobody needs", "key", key)
 	return l.deleteObjects(ctx, "orphan", key)
 }
 
@@ -239,10 +249,10 @@ func partitionOf(key string) (tp metadata.TopicPartition, ok bool) {
 
 // sweepShared deletes shared segments that no manifest names: of chains that are
 // sealed, and own ones whose fate is known.
-func (l *Log) sweepShared(ctx context.Context) error {
+func (l *Log) sweepShared(ctx context.Context, prefix string) error {
 	sealed := make(map[metadata.Incarnation]bool)
 	var failed error
-	keys, err := l.listOld(ctx, "x/", func(key string) bool {
+	keys, err := l.listOld(ctx, prefix, func(key string) bool {
 		inc, _, ok := wal.ParseSharedKey(key)
 		if !ok {
 			return false
@@ -267,55 +277,74 @@ func (l *Log) sweepShared(ctx context.Context) error {
 	if failed != nil {
 		l.cfg.Logger.Info("some chains could not be read, their shared segments stay", "error", failed)
 	}
-	if len(keys) == 0 {
-		return nil
-	}
 	if l.over() {
 		return ErrFenced
 	}
-	named, err := l.sharedNames(ctx)
-	if err != nil {
+	orphans := make(map[string]bool, len(keys))
+	for _, key := range keys {
+		orphans[key] = true
+	}
+	// What is named here is most of it, and costs no question to anybody.
+	for _, p := range l.openParts() {
+		p.mu.RLock()
+		m := p.manifest.clone()
+		p.mu.RUnlock()
+		if err := l.strike(ctx, orphans, m); err != nil {
+			return err
+		}
+	}
+	if err := l.strikeNamed(ctx, orphans); err != nil {
 		return err
 	}
-	for _, key := range keys {
-		if !named[key] {
-			if err := l.sweepObject(ctx, key); err != nil {
-				return err
-			}
+	for key := range orphans {
+		if err := l.sweepObject(ctx, key); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// sharedNames returns the shared segments that the manifests of all partitions
-// name, as of some moment after the call. Any partition that cannot be read is an
+// strike takes the keys that a manifest names out of a set.
+func (l *Log) strike(ctx context.Context, keys map[string]bool, m *manifest) error {
+	if len(keys) == 0 {
+		return nil
+	}
+	named, err := l.namedKeys(ctx, m)
+	for key := range named {
+		delete(keys, key)
+	}
+	return err
+}
+
+// strikeNamed takes the keys that the manifest of any partition names, as of some
+// moment after the call, out of a set. Any partition that cannot be read is an
 // error. The owner lists must be the same afterwards: while its entry is listed,
 // a chain goes on describing what it led, and the walk finds it.
-func (l *Log) sharedNames(ctx context.Context) (map[string]bool, error) {
-	for attempt := 0; ; attempt++ {
+func (l *Log) strikeNamed(ctx context.Context, keys map[string]bool) error {
+	for attempt := 0; len(keys) > 0; attempt++ {
 		before, err := l.cfg.Chains.Owners(ctx)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		named, err := l.sharedNamesOf(ctx, before)
+		err = l.strikeNamedBy(ctx, keys, before)
 		after, again := l.cfg.Chains.Owners(ctx)
 		switch {
 		case again != nil:
-			return nil, again
+			return again
 		case maps.EqualFunc(before, after, slices.Equal[[]metadata.Owner]):
-			return named, err
+			return err
 		case attempt == 9:
-			return nil, errors.New("leaders change all the time")
+			return errors.New("leaders change all the time")
 		}
 	}
+	return nil
 }
 
-func (l *Log) sharedNamesOf(ctx context.Context, owners map[metadata.TopicPartition][]metadata.Owner) (map[string]bool, error) {
+func (l *Log) strikeNamedBy(ctx context.Context, keys map[string]bool, owners map[metadata.TopicPartition][]metadata.Owner) error {
 	// Not as this incarnation, which would take a look at its own entries for a
 	// wish to succeed itself.
 	inspector := NewInspector(l.cfg.Store, l.cfg.Cluster)
 	states := make(map[metadata.Incarnation]*ChainState)
-	named := make(map[string]bool)
 	for tp, list := range owners {
 		state, err := inspector.Inherit(ctx, tp, list, func(ctx context.Context, inc metadata.Incarnation) (*ChainState, error) {
 			if s := states[inc]; s != nil {
@@ -328,17 +357,57 @@ func (l *Log) sharedNamesOf(ctx context.Context, owners map[metadata.TopicPartit
 			return s, err
 		})
 		if err != nil {
-			return nil, fmt.Errorf("read manifest of %s: %w", tp, err)
+			return fmt.Errorf("read manifest of %s: %w", tp, err)
 		}
-		keys, err := l.namedKeys(ctx, manifestOf(state))
-		if err != nil {
-			return nil, err
-		}
-		for key := range keys {
-			if key[0] == 'x' {
-				named[key] = true
-			}
+		if err := l.strike(ctx, keys, manifestOf(state)); err != nil {
+			return err
 		}
 	}
-	return named, nil
+	return nil
+}
+
+// sweepChains deletes what is left of chains below what is published of them:
+// slots below the trim mark, which a PUT that arrived late created again, and
+// checkpoints that others have replaced or that were never recorded.
+func (l *Log) sweepChains(ctx context.Context) error {
+	chains := make(map[metadata.Incarnation]*metadata.Chain)
+	load := func(inc metadata.Incarnation) *metadata.Chain {
+		c, known := chains[inc]
+		if !known {
+			if chain, err := l.cfg.Chains.Load(ctx, inc); err == nil {
+				c = &chain
+			}
+			chains[inc] = c // nil, what is not known stays
+		}
+		return c
+	}
+	slots, err := l.listOld(ctx, "w/", func(key string) bool {
+		inc, slot, ok := wal.ParseSlotKey(key)
+		if !ok {
+			return false
+		}
+		c := load(inc)
+		return c != nil && slot < c.Trim
+	})
+	if err != nil {
+		return err
+	}
+	checkpoints, err := l.listOld(ctx, "k/", func(key string) bool {
+		inc, slot, ok := wal.ParseCheckpointKey(key)
+		if !ok {
+			return false
+		}
+		c := load(inc)
+		// The newest of a chain without an end may be about to be recorded.
+		return c != nil && (slot < c.Checkpoint || c.Collected || c.End != nil && slot > c.Checkpoint)
+	})
+	if err != nil {
+		return err
+	}
+	for _, key := range append(slots, checkpoints...) {
+		if err := l.sweepObject(ctx, key); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -31,6 +31,28 @@ func CheckpointKey(i metadata.Incarnation, slot uint64) string {
 	return fmt.Sprintf("k/%s/%s/%012x", spreadIncarnation(i), i, slot)
 }
 
+// ParseSlotKey takes the key of a slot apart.
+func ParseSlotKey(key string) (i metadata.Incarnation, slot uint64, ok bool) {
+	i, slot, ok = parseChainKey(key)
+	return i, slot, ok && SlotKey(i, slot) == key
+}
+
+// ParseCheckpointKey takes the key of a checkpoint apart.
+func ParseCheckpointKey(key string) (i metadata.Incarnation, slot uint64, ok bool) {
+	i, slot, ok = parseChainKey(key)
+	return i, slot, ok && CheckpointKey(i, slot) == key
+}
+
+func parseChainKey(key string) (i metadata.Incarnation, slot uint64, ok bool) {
+	parts := strings.Split(key, "/")
+	if len(parts) != 4 {
+		return 0, 0, false
+	}
+	i, err1 := metadata.ParseIncarnation(parts[2])
+	slot, err2 := strconv.ParseUint(parts[3], 16, 64)
+	return i, slot, err1 == nil && err2 == nil
+}
+
 // PageKey is the key of a manifest page. The leader epoch in it keeps a deposed
 // leader's page from being taken for its successor's.
 func PageKey(tp metadata.TopicPartition, epoch int32, number uint32) string {
