@@ -70,6 +70,7 @@ func (l *Log) commit(f *flush) {
 	}
 	if len(f.head.Extents) > 0 {
 		l.garbage.slot(f.slot)
+		l.lag.Add(int64(f.size))
 		l.tierSoon()
 	}
 	l.committed.Store(f.slot + 1)

@@ -85,7 +85,9 @@ type Log struct {
 	tiering  atomic.Bool
 	tierable chan struct{}
 	tierComp compressor // of the tiering loop
-	unnamed  keySet     // segments that were, or are being, written and not published yet
+	// lag is what could be tiered at the last look, and what was committed since.
+	lag     atomic.Int64
+	unnamed keySet // segments that were, or are being, written and not published yet
 	// collectable wakes the collector; it holds at most one token.
 	collectable chan struct{}
 	garbage     garbage
@@ -238,7 +240,11 @@ func (l *Log) over() bool {
 // Admit waits until size more bytes may be appended, and then brackets the
 // appends of one request: they are flushed together where possible. ErrTimedOut
 // when ctx ends first, ErrFenced when the incarnation does.
+// While tiering is far behind, it takes its time.
 func (l *Log) Admit(ctx context.Context, size int) (release func(), err error) {
+	if err := l.brake(ctx); err != nil {
+		return nil, err
+	}
 	if err := l.room.take(ctx, int64(size)); errors.Is(err, ErrFenced) {
 		return nil, err
 	} else if err != nil {

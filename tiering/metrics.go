@@ -12,6 +12,7 @@ type metrics struct {
 	segmentSize *prometheus.CounterVec
 	untiered    prometheus.Gauge
 	unreadable  prometheus.Counter
+	slowed      prometheus.Counter
 	deleted     *prometheus.CounterVec
 }
 
@@ -48,10 +49,13 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	m.unreadable = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "tidemark_tiering_unreadable_total", Help: "How often a partition was left out of tiering because something of it could not be read. An alarm.",
 	})
+	m.slowed = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "tidemark_tiering_slowed_seconds_total", Help: "Time that produce requests waited because tiering was behind.",
+	})
 	m.deleted = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "tidemark_deleted_objects_total", Help: "Objects deleted from the bucket, by kind (wal, checkpoint, page, segment, orphan).",
 	}, []string{"kind"})
-	r.MustRegister(m.segments, m.segmentSize, m.untiered, m.unreadable, m.deleted)
+	r.MustRegister(m.segments, m.segmentSize, m.untiered, m.unreadable, m.slowed, m.deleted)
 	r.MustRegister(m.stages, m.flushBytes, m.reads, m.checkpoints, m.seals)
 	return m
 }

@@ -88,9 +88,19 @@ func (l *Log) tierRound(ctx context.Context, now time.Time) int64 {
 	if err := l.tierShared(ctx, chooseShared(rest, now, &l.cfg)); err != nil {
 		l.tierFailed(ctx, err, "shared")
 	}
+	l.look(now)
 	left := l.untieredBytes()
 	l.m.untiered.Set(float64(left))
 	return left
+}
+
+// look counts what is left to tier, but for what cannot be read.
+func (l *Log) look(now time.Time) {
+	var lag int64
+	for _, c := range l.tierCandidates(now) {
+		lag += c.bytes
+	}
+	l.lag.Store(lag)
 }
 
 func (l *Log) tierFailed(ctx context.Context, err error, kind string) {
@@ -294,6 +304,7 @@ func (l *Log) tier(ctx context.Context, shared bool, sources []source) error {
 		}
 		return failed
 	}
+	l.look(time.Now())
 	l.m.segments.WithLabelValues(kind, "ok").Inc()
 	l.m.segmentSize.WithLabelValues("stored").Add(float64(b.head.DataLen))
 	for i := range refs {
