@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -29,11 +30,11 @@ func TestBrakeTime(t *testing.T) {
 // unwilling is a bucket that takes no segments.
 type unwilling struct {
 	object.Store
-	no bool
+	no atomic.Bool
 }
 
 func (u *unwilling) Create(ctx context.Context, key string, data ...[]byte) error {
-	if u.no && (key[0] == 's' || key[0] == 'x') {
+	if u.no.Load() && (key[0] == 's' || key[0] == 'x') {
 		return errors.New("no segments")
 	}
 	return u.Store.Create(ctx, key, data...)
@@ -43,7 +44,8 @@ func (u *unwilling) Create(ctx context.Context, key string, data ...[]byte) erro
 func TestProducersWaitForTiering(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newTieringWorld(t)
-		store := &unwilling{Store: w.store, no: true}
+		store := &unwilling{Store: w.store}
+		store.no.Store(true)
 		w.tune = func(cfg *Config) { tiny(cfg); cfg.TierBytes = 1000 }
 		a := w.start(store)
 		p := w.lead(a, partition(0), owners(a))
@@ -69,7 +71,7 @@ func TestProducersWaitForTiering(t *testing.T) {
 		if _, err := a.Admit(ctx, 1); !errors.Is(err, ErrTimedOut) {
 			t.Errorf("timed out: %v", err)
 		}
-		store.no = false
+		store.no.Store(false)
 		time.Sleep(time.Minute)
 		if d := admitted(); d > 0 {
 			t.Errorf("waited %v with everything tiered", d)

@@ -109,7 +109,7 @@ func chosenCells(t *testing.T) []cell {
 // crashAt tries cells, one after the other, in one cluster.
 func crashAt(t *testing.T, bin string, cells []cell, args []string, feed func(*crashRig)) {
 	c := &crashRig{}
-	c.rig = newRig(t, "crash points", rigOptions{bin: bin, brokerArgs: args, prepare: func(_ int, b *harness.Broker) {
+	c.rig = newRig(t, "crash points", rigOptions{bin: bin, brokerArgs: args, plain: true, prepare: func(_ int, b *harness.Broker) {
 		dir := t.TempDir()
 		c.dirs = append(c.dirs, dir)
 		b.Env = append(b.Env, failpoint.EnvDir+"="+dir)

@@ -24,7 +24,7 @@ var dedicated = []struct {
 
 func TestFigures(t *testing.T) {
 	if !long() {
-		r := newRig(t, "figures", rigOptions{brokerArgs: coldArgs})
+		r := newRig(t, "figures", rigOptions{brokerArgs: coldArgs, plain: true})
 		l := r.startLoad(loadOptions{reread: true})
 		for _, d := range dedicated {
 			d.run(l)
@@ -35,7 +35,7 @@ func TestFigures(t *testing.T) {
 	}
 	for _, d := range dedicated {
 		t.Run(d.name, func(t *testing.T) {
-			r := newRig(t, d.name, rigOptions{brokerArgs: coldArgs})
+			r := newRig(t, d.name, rigOptions{brokerArgs: coldArgs, plain: true})
 			l := r.startLoad(loadOptions{reread: true})
 			d.run(l)
 			l.finish()

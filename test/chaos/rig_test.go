@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -60,12 +61,13 @@ type rigOptions struct {
 	brokerArgs []string
 	brokerEnv  []string
 	bin        string // another broker than the one that was built
+	plain      bool   // brokers tier as they do by default, whatever the seed
 	// prepare is called for each broker before its first start.
 	prepare func(i int, b *harness.Broker)
 }
 
-// tinyTiering makes brokers tier, trim, collect and sweep all the time. Sweeps
-// wait for no age: nothing may rest on that.
+// tinyTiering makes brokers tier, trim, collect and sweep all the time, as every
+// other seed does. Sweeps wait for no age: nothing may rest on that.
 var tinyTiering = []string{
 	"--tier-interval", "500ms", "--tier-age", "2s", "--tier-segment-bytes", "1MiB", "--tier-segment-bytes-max", "2MiB",
 	"--collect-interval", "1s", "--sweep-interval", "5s", "--sweep-age", "1ms",
@@ -78,6 +80,11 @@ func newRig(t *testing.T, name string, o rigOptions) *rig {
 	harness.Binary(t)
 	r := &rig{t: t, name: name, seed: seed(t), begun: time.Now(), stopKeep: make(chan struct{})}
 	r.random = rand.New(rand.NewPCG(r.seed, 0))
+	tiering := "by default"
+	if r.seed%2 == 1 && !o.plain {
+		o.brokerArgs = slices.Concat(tinyTiering, o.brokerArgs)
+		tiering = "all the time"
+	}
 	r.openHistory()
 	minio := harness.StartMinIO(t)
 	r.startEtcd(o)
@@ -96,7 +103,7 @@ func newRig(t *testing.T, name string, o rigOptions) *rig {
 		r.keepers.Go(func() { r.keep(i) })
 	}
 	t.Cleanup(func() { close(r.stopKeep); r.keepers.Wait() })
-	t.Logf("seed %d; everything ready after %v", r.seed, time.Since(r.begun).Round(time.Millisecond))
+	t.Logf("seed %d, tiering %s; everything ready after %v", r.seed, tiering, time.Since(r.begun).Round(time.Millisecond))
 	r.begun = time.Now()
 	return r
 }
