@@ -118,6 +118,9 @@ func (l *Log) unreadable(ctx context.Context, p *Partition, err error) bool {
 	if ctx.Err() != nil || l.over() || errors.Is(err, ErrStoreUnavailable) {
 		return false
 	}
+	if errors.Is(err, ErrDataLoss) && l.Check(ctx, 0) != nil {
+		return false // whoever leads now may have tiered and deleted it
+	}
 	p.mu.Lock()
 	led := p.phase == serving
 	p.tierAt = time.Now().Add(l.cfg.TierAge)
@@ -216,10 +219,14 @@ func (p *Partition) untieredRefs(ctx context.Context, limit int64) (s source, er
 	return s, nil
 }
 
+// ownAtOnce segments of one partition are written before it is the others' turn:
+// one that is written to as fast as it is tiered must not keep them waiting.
+const ownAtOnce = 8
+
 // tierOwn writes segments of one partition as long as it has enough for one, and
-// returns how much is left.
+// returns how much is left of what is too little; of what is enough, nothing.
 func (l *Log) tierOwn(ctx context.Context, p *Partition) (left int64, err error) {
-	for {
+	for range ownAtOnce {
 		s, err := p.untieredRefs(ctx, l.cfg.SegmentBytesMax)
 		if err != nil && l.unreadable(ctx, p, err) {
 			return 0, nil
@@ -231,6 +238,7 @@ func (l *Log) tierOwn(ctx context.Context, p *Partition) (left int64, err error)
 			return 0, err
 		}
 	}
+	return 0, nil // the next round goes on
 }
 
 // tierShared writes segments that partitions share.
