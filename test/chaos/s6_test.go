@@ -22,6 +22,7 @@ import (
 func TestS6Cache(t *testing.T) {
 	small := smallDisk(t, 8<<20)
 	r := newRig(t, "S6", rigOptions{
+		plain:      true, // its counts of damage that readers see are for write-ahead objects
 		brokerArgs: []string{"--memory-tail-bytes", "67108864"},
 		prepare: func(i int, b *harness.Broker) {
 			if i == 0 && small != "" { // this one's disk is full before its cache is
