@@ -27,7 +27,7 @@ func (l *leadership) lead(ctx context.Context, pred metadata.Incarnation, tps []
 		return
 	}
 	opened := 0
-	errs := l.n.cfg.Log.Lead(ctx, requests)
+	errs := l.open(ctx, requests)
 	var failed failures
 	defer func() { failed.report(l.n) }()
 	l.mu.Lock()
@@ -49,6 +49,34 @@ func (l *leadership) lead(ctx context.Context, pred metadata.Incarnation, tps []
 		l.n.metrics.leadershipChanges.WithLabelValues("open").Add(float64(opened))
 		l.n.log.Info("leading partitions", keyCount, opened, keyFrom, pred, keyDuration, time.Since(begun))
 	}
+}
+
+// open has the log open what is claimed, once the newest of the claims has a
+// witness: a metadata store that has forgotten it will be noticed.
+func (l *leadership) open(ctx context.Context, requests []tiering.LeadRequest) map[metadata.TopicPartition]error {
+	if l.n.cfg.Witness != nil {
+		key, rev := l.newest(requests)
+		if err := l.n.cfg.Witness(ctx, key, rev); err != nil {
+			errs := make(map[metadata.TopicPartition]error, len(requests))
+			for _, r := range requests {
+				errs[r.Partition] = err
+			}
+			return errs
+		}
+	}
+	return l.n.cfg.Log.Lead(ctx, requests)
+}
+
+// newest returns the key and revision of the newest claim.
+func (l *leadership) newest(requests []tiering.LeadRequest) (key string, rev int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, r := range requests {
+		if h := l.parts[r.Partition]; h.rev > rev {
+			key, rev = metadata.PartitionKey(r.Partition), h.rev
+		}
+	}
+	return key, rev
 }
 
 // claim appends this broker to the owner lists of those partitions that are not

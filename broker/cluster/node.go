@@ -41,8 +41,12 @@ type Config struct {
 	DialPeer func(ctx context.Context, addr string) (net.Conn, error)
 	// RegisterPeerServices adds services to the peer listener; may be nil.
 	RegisterPeerServices func(grpc.ServiceRegistrar)
-	Logger               *slog.Logger
-	Registerer           prometheus.Registerer
+	// Witness makes durable, outside the metadata store, that key was modified
+	// there at rev. It is called with a claim before anything is opened that
+	// rests on it or on an earlier one. Nil: nobody is told.
+	Witness    func(ctx context.Context, key string, rev int64) error
+	Logger     *slog.Logger
+	Registerer prometheus.Registerer
 
 	network network // a test's; else a peer.Pool
 }

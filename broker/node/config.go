@@ -67,6 +67,10 @@ type Config struct {
 	Attach func(*Incarnation)
 	// Ready, if set, is called each time clients may connect.
 	Ready func()
+
+	// What notices that the metadata store was put back in time.
+	forward *forward
+	witness *witness
 }
 
 // Tiering says how write-ahead objects become segments, when partitions' state is
@@ -108,11 +112,16 @@ func (c *Config) ensureDefaults() {
 	if c.Ready == nil {
 		c.Ready = func() {}
 	}
+	if c.forward == nil {
+		c.forward = newForward(c.KV)
+		c.KV = c.forward
+		c.witness = &witness{store: c.Store, kv: c.KV, cluster: c.Identity.ClusterID}
+	}
 }
 
 func (c *Config) validate() error {
 	switch {
-	case c.Store == nil || c.KV == nil:
+	case c.Store == nil || c.forward.KV == nil:
 		return errors.New("node: bucket and metadata store are both needed")
 	case c.Listen == nil:
 		return errors.New("node: no listeners")

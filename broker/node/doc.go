@@ -8,7 +8,8 @@
 // is handed in, opened and checked by the caller: the command, or a test that
 // brings all of it in memory and on fake time.
 //
-// An incarnation starts in this order: listen, register, start the chain, build
+// An incarnation starts in this order: listen, ask the bucket whether etcd has
+// been put back in time, register, start the chain, build
 // the parts, run them, answer clients once the view is loaded. It ends in the
 // order that drain describes, or at once when its chain is sealed.
 package node

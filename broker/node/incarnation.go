@@ -93,6 +93,11 @@ func (i *Incarnation) Check(ctx context.Context) error {
 // assemble registers the incarnation, starts its chain and builds the parts.
 func (i *Incarnation) assemble(ctx context.Context, clients, peers net.Listener) (err error) {
 	cfg := i.cfg
+	if err := cfg.witness.await(ctx, func(err error) {
+		cfg.Logger.Warn("waiting for bucket and etcd before registering", "error", err)
+	}); err != nil {
+		return err
+	}
 	if cfg.Single {
 		if err := endOlderSessions(ctx, cfg.KV); err != nil {
 			return err
@@ -105,7 +110,7 @@ func (i *Incarnation) assemble(ctx context.Context, clients, peers net.Listener)
 	i.view = metadata.NewView(cfg.KV, cfg.Logger)
 	late := &lateNode{}
 	i.log, err = tiering.Open(ctx, tiering.Config{
-		Incarnation: inc, Cluster: cfg.Cluster, Store: cfg.Store, Chains: tiering.NewChains(cfg.KV), Peers: late, Cache: cfg.Cache,
+		Incarnation: inc, Cluster: cfg.Cluster, Store: cfg.Store, Chains: witnessed{tiering.NewChains(cfg.KV), cfg.witness}, Peers: late, Cache: cfg.Cache,
 		FlushSpacing: max(time.Nanosecond, cfg.FlushSpacing), FlushBudget: float64(cfg.FlushBudget), TailBytes: cfg.MemoryTailBytes,
 		TierInterval: cfg.Tiering.Interval, TierAge: cfg.Tiering.Age, TierBytes: cfg.Tiering.Bytes,
 		SegmentBytes: cfg.Tiering.SegmentBytes, SegmentBytesMax: cfg.Tiering.SegmentBytesMax,
@@ -120,7 +125,7 @@ func (i *Incarnation) assemble(ctx context.Context, clients, peers net.Listener)
 	}
 	i.node, err = cluster.New(cluster.Config{
 		Incarnation: inc, KV: cfg.KV, View: i.view, Session: i.session, Log: i.log, Single: cfg.Single,
-		PeerListener: peers, DialPeer: cfg.DialPeer, Logger: cfg.Logger, Registerer: i.reg,
+		PeerListener: peers, DialPeer: cfg.DialPeer, Witness: cfg.witness.Note, Logger: cfg.Logger, Registerer: i.reg,
 	})
 	if err != nil {
 		return err

@@ -33,7 +33,7 @@ func Run(ctx context.Context, cfg Config) error {
 		switch {
 		case ctx.Err() != nil:
 			return err
-		case !over(err):
+		case !over(err) || errors.Is(err, metadata.ErrIdentity):
 			return fmt.Errorf("broker stopped: %w", err)
 		}
 		if time.Since(begun) > steady {
