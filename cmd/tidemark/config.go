@@ -63,18 +63,21 @@ type Config struct {
 	DrainTimeout time.Duration
 }
 
-// Flush defaults where the operator set none: S3 charges per request and
-// answers in tens of milliseconds; a MinIO next door or a disk does neither.
+// Defaults where the operator set none: S3 charges per request and answers in
+// tens of milliseconds; a MinIO next door or a disk does neither. A bucket that
+// is files gets no disk cache: it would be a copy of files beside the files.
 const (
 	flushSpacingS3    = 25 * time.Millisecond
 	flushSpacingLocal = 2 * time.Millisecond
 	flushBudgetS3     = 10
+	cacheBytesS3      = 1 << 30
 )
 
-// Flush settings that are still to be derived from the store.
+// Settings that are still to be derived from the store.
 const (
 	flushSpacingAuto time.Duration = -1
 	flushBudgetAuto  int           = -1
+	cacheBytesAuto   int64         = -1
 )
 
 func defaultConfig() *Config {
@@ -87,7 +90,7 @@ func defaultConfig() *Config {
 		S3Region:                   "us-east-1",
 		FlushSpacing:               flushSpacingAuto,
 		FlushBudget:                flushBudgetAuto,
-		CacheBytes:                 1 << 30,
+		CacheBytes:                 cacheBytesAuto,
 		MemoryTailBytes:            256 << 20,
 		TierInterval:               10 * time.Second,
 		TierAge:                    10 * time.Minute,
@@ -149,6 +152,12 @@ func (c *Config) derive(ownHost func() (string, error)) {
 		c.FlushSpacing = flushSpacingLocal
 		if aws {
 			c.FlushSpacing = flushSpacingS3
+		}
+	}
+	if c.CacheBytes == cacheBytesAuto {
+		c.CacheBytes = cacheBytesS3
+		if err == nil && loc.Dir != "" {
+			c.CacheBytes = 0
 		}
 	}
 	if c.FlushBudget == flushBudgetAuto {

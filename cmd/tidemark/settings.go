@@ -60,7 +60,7 @@ func settings(c *Config) []setting {
 			"Most uploads a second that a full buffer does not force; 0 is unlimited."),
 		text(&c.CacheDir, "cache-dir", "DIR", "cache under --data-dir",
 			"Directory of the disk cache. May be lost or wiped at any time."),
-		byteSize(&c.CacheBytes, "cache-bytes", "BYTES", "",
+		byteSize(&c.CacheBytes, "cache-bytes", "BYTES", "1GiB, 0 for files",
 			"Size of the disk cache; 0 turns it off. Suffixes KiB, MiB, GiB and TiB are understood."),
 		byteSize(&c.MemoryTailBytes, "memory-tail-bytes", "BYTES", "",
 			"Memory for recently written records, from which consumers that keep up are served."),
