@@ -22,7 +22,9 @@
 // small ranged read fetches it. Header, 152 bytes:
 //
 //	  0 magic          8   "TIDEMARK"
-//	  8 major          u16 2; a reader that does not know it refuses the object
+//	  8 major          u16 3; a reader refuses the object of a newer one. 2 is read
+//	                       as well: it had no control batches, and its partition
+//	                       states end before the transactions
 //	 10 minor          u16 a reader ignores what a newer minor appends
 //	 12 kind           u8  1 START, 2 DATA, 3 CLOSE, 4 FENCE; 3 zero bytes follow
 //	 16 cluster        16  cluster id
@@ -54,8 +56,9 @@
 //	base offset uvarint, CRC32C u32 of the stored bytes,
 //	rows uvarint, then per row:
 //	  length uvarint, last offset delta uvarint, max timestamp varint,
-//	  flags u8 (bit 0 transactional, bit 1 control, bit 2 has producer),
-//	  with a producer: id uvarint, epoch uvarint, base sequence uvarint
+//	  flags u8 (bit 0 transactional, bit 1 control, bit 2 has producer, bit 3 commit),
+//	  with a producer: id uvarint, epoch uvarint, base sequence uvarint (of 32 bits),
+//	  of a control batch: coordinator epoch uvarint (of 32 bits)
 //
 // Offsets are dense: a row begins where the one before it ended.
 //
@@ -112,7 +115,7 @@
 //	extras uvarint, then per extra: type u8, length uvarint, bytes; unknown types are skipped:
 //	  1 producers: uvarint count, then as in a partition state what the section's
 //	    batches did to the idempotent producers (2 and 3 are kept for aborted
-//	    transactions and key blocks)
+//	    transactions and key blocks; the former are in the partition state)
 //
 // A block begins where the one before it ended, in offsets and in bytes. A zstd
 // frame is storage framing and undone before anything is served. The digest does
@@ -133,19 +136,27 @@
 //	pages of extents, next page number uvarint, extent references,
 //	flags u8 (bit 0: some producer was forgotten for age),
 //	producers uvarint, each: id, epoch uvarint, updated varint, batches uvarint, each:
-//	  base sequence, last offset delta, base offset uvarint, timestamp varint (less updated)
+//	  base sequence, last offset delta, base offset uvarint, timestamp varint (less updated),
+//	transactional producers uvarint, each, in the order of the producers:
+//	  id, first offset of the open transaction (plus 1, 0 none), highest coordinator
+//	  epoch (plus 1, 0 none) uvarint, newest timestamp varint (less updated),
+//	pages of aborted transactions (a uvarint count), aborted transactions uvarint, each, in
+//	the order of their markers:
+//	  producer id, marker offset (less the one before), first offset (less than the
+//	  marker's by) uvarint
 //
 // A page reference: leader epoch, number, base offset, last offset (less the base)
 // uvarint, max timestamp varint, entries, bytes uvarint, floors uvarint, each:
-// incarnation uvarint, lowest slot uvarint.
+// incarnation uvarint, lowest slot uvarint. Of a page of aborted transactions the base
+// is the lowest first offset, the last offset that of the newest marker.
 //
 // # Checkpoint and page
 //
-// All are an envelope of 64 bytes (magic "TIDECKPT", "TIDEPAGE" or "TIDESGPG", major
-// u16, minor u16, 4 zero bytes, cluster 16, incarnation u64, slot or page number
+// All are an envelope of 64 bytes (magic "TIDECKPT", "TIDEPAGE", "TIDESGPG" or
+// "TIDEABPG", major u16, minor u16, 4 zero bytes, cluster 16, incarnation u64, slot or page number
 // u64, raw length u64, CRC32C u32 of the stored body, header CRC32C u32) and a body
 // stored as one zstd frame: of a checkpoint, a uvarint count and that many
 // partition states, each preceded by its length as a uvarint; of a page, a uvarint
-// count and that many extent references ("TIDEPAGE") or segment references
-// ("TIDESGPG").
+// count and that many extent references ("TIDEPAGE"), segment references
+// ("TIDESGPG") or aborted transactions ("TIDEABPG").
 package wal

@@ -14,6 +14,7 @@ const (
 	magicCheckpoint = "TIDECKPT"
 	magicPage       = "TIDEPAGE"
 	magicSegments   = "TIDESGPG"
+	magicAborted    = "TIDEABPG"
 	envelopeLen     = 64
 	// maxBody bounds a checkpoint or page before it is inflated.
 	maxBody = 1 << 30
@@ -57,8 +58,8 @@ func unseal(magic string, b []byte) (e envelope, err error) {
 	if len(b) < envelopeLen || string(b[:8]) != magic {
 		return e, fmt.Errorf("%w: not a %s", ErrMalformed, magic)
 	}
-	if v := be.Uint16(b[8:]); v != major {
-		return e, fmt.Errorf("%w: major %d", ErrVersion, v)
+	if err := readable(b); err != nil {
+		return e, err
 	}
 	if crc32.Checksum(b[:60], castagnoli) != be.Uint32(b[60:]) {
 		return e, fmt.Errorf("%w: header CRC32C", ErrMalformed)

@@ -31,6 +31,9 @@ type Row struct {
 	ProducerID      int64 // -1 none; then epoch and sequence are -1
 	ProducerEpoch   int16
 	BaseSequence    int32
+	// Of a control batch, which ends a transaction of its producer.
+	Commit           bool
+	CoordinatorEpoch int32
 }
 
 // Last is the extent's last offset.
@@ -74,6 +77,7 @@ const (
 	rowTransactional = 1
 	rowControl       = 2
 	rowProducer      = 4
+	rowCommit        = 8
 
 	extentMinLen = 16 + 1 + 1 + 1 + 1 + 1 + 1 + 4 + 1
 	rowMinLen    = 4
@@ -126,11 +130,17 @@ func appendRow(b []byte, r *Row) []byte {
 	if r.ProducerID >= 0 {
 		flags |= rowProducer
 	}
+	if r.Commit {
+		flags |= rowCommit
+	}
 	b = append(b, flags)
 	if r.ProducerID >= 0 {
 		b = binary.AppendUvarint(b, uint64(r.ProducerID))
 		b = binary.AppendUvarint(b, uint64(uint16(r.ProducerEpoch)))
 		b = binary.AppendUvarint(b, uint64(uint32(r.BaseSequence)))
+	}
+	if r.Control {
+		b = binary.AppendUvarint(b, uint64(uint32(r.CoordinatorEpoch)))
 	}
 	return b
 }
@@ -202,5 +212,9 @@ func decodeRow(d *decoder, r *Row) {
 		r.ProducerID = int64(d.uvarint(math.MaxInt64, "producer id"))
 		r.ProducerEpoch = int16(uint16(d.uvarint(math.MaxUint16, "producer epoch")))
 		r.BaseSequence = int32(uint32(d.uvarint(math.MaxUint32, "base sequence")))
+	}
+	if r.Control {
+		r.Commit = flags&rowCommit != 0
+		r.CoordinatorEpoch = int32(uint32(d.uvarint(math.MaxUint32, "coordinator epoch")))
 	}
 }

@@ -48,7 +48,8 @@ func (k Kind) String() string {
 
 const (
 	magicObject = "TIDEMARK"
-	major       = 2
+	major       = 3 // what is written
+	majorMin    = 2 // the oldest that is read: it has no transactions
 	minor       = 0
 	// HeaderLen is the fixed part; DigestLen ends the head.
 	HeaderLen = 152
@@ -127,6 +128,17 @@ func EncodeHead(h *Head) []byte {
 	return append(b, h.Digest[:]...)
 }
 
+// readable checks the major version of an object that begins with b.
+func readable(b []byte) error {
+	switch v := binary.BigEndian.Uint16(b[8:]); {
+	case v > major:
+		return fmt.Errorf("%w: major %d", ErrVersion, v)
+	case v < majorMin:
+		return fmt.Errorf("%w: major %d", ErrMalformed, v)
+	}
+	return nil
+}
+
 // HeadLen returns the length of the whole head, given at least its header.
 func HeadLen(b []byte) (int, error) {
 	if len(b) < HeaderLen {
@@ -135,8 +147,8 @@ func HeadLen(b []byte) (int, error) {
 	if string(b[:8]) != magicObject {
 		return 0, fmt.Errorf("%w: magic %q", ErrMalformed, b[:8])
 	}
-	if v := binary.BigEndian.Uint16(b[8:]); v != major {
-		return 0, fmt.Errorf("%w: major %d", ErrVersion, v)
+	if err := readable(b); err != nil {
+		return 0, err
 	}
 	if crc32.Checksum(b[:148], castagnoli) != binary.BigEndian.Uint32(b[148:]) {
 		return 0, fmt.Errorf("%w: header CRC32C", ErrMalformed)

@@ -284,8 +284,8 @@ func SegmentHeadLen(b []byte) (int, error) {
 	if len(b) < segmentHeaderLen || string(b[:8]) != magicSegment {
 		return 0, fmt.Errorf("%w: not a segment", ErrMalformed)
 	}
-	if v := be.Uint16(b[8:]); v != major {
-		return 0, fmt.Errorf("%w: major %d", ErrVersion, v)
+	if err := readable(b); err != nil {
+		return 0, err
 	}
 	if crc32.Checksum(b[:92], castagnoli) != be.Uint32(b[92:]) {
 		return 0, fmt.Errorf("%w: header CRC32C", ErrMalformed)

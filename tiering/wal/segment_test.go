@@ -27,7 +27,7 @@ func sampleSegmentHead() *SegmentHead {
 			{Partition: metadata.TopicPartition{Topic: topic, Partition: 1}, Epoch: 4, Base: 10, Data: DataDigest{2, 8, 900, 12}, Blocks: []Block{
 				{Epoch: 3, Len: 100, RawLen: 400, Zstd: true, Base: 10, Last: 12, MaxTimestamp: 77, CRC: 1},
 				{Epoch: 4, Len: 500, RawLen: 500, Base: 13, Last: 17, MaxTimestamp: -1, CRC: 2},
-			}, Producers: []Producer{{ID: 5, Epoch: 1, Updated: 1e12, Batches: []ProducerBatch{{BaseSequence: 3, LastOffsetDelta: 2, Base: 13, Timestamp: 1e12 - 5}}}}},
+			}, Producers: []Producer{{ID: 5, Epoch: 1, Updated: 1e12, Batches: []ProducerBatch{{BaseSequence: 3, LastOffsetDelta: 2, Base: 13, Timestamp: 1e12 - 5}}, Txn: ProducerTxn{NoTxn, NoTxn, 1e12 - 5}}}},
 			{Partition: metadata.TopicPartition{Topic: topic, Partition: 2}, Epoch: 0, Base: 0, Data: DataDigest{1, 1, 0, 0}, Blocks: []Block{
 				{Base: 0, Last: 0},
 			}},

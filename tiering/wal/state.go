@@ -100,6 +100,28 @@ type Producer struct {
 	Epoch   int16
 	Updated int64 // milliseconds since the epoch, by the leader's clock
 	Batches []ProducerBatch
+	Txn     ProducerTxn
+}
+
+// ProducerTxn is what transactions add to the state of a producer.
+type ProducerTxn struct {
+	// First is the first offset of the open transaction, NoTxn without one.
+	First int64
+	// CoordinatorEpoch is the highest that a marker of the producer had, NoTxn if
+	// there was none.
+	CoordinatorEpoch int32
+	// Timestamp is that of the newest batch or marker.
+	Timestamp int64
+}
+
+// NoTxn stands for an offset or an epoch that there is not.
+const NoTxn = -1
+
+// AbortedTxn is a transaction whose batches nobody shall see who reads committed
+// records: those of its producer from First to Last, the offset of the marker.
+type AbortedTxn struct {
+	ProducerID  int64
+	First, Last int64
 }
 
 // PartitionState is all that a new leader needs to go on from End. SegmentPages
@@ -123,6 +145,10 @@ type PartitionState struct {
 	// from then on an unknown producer may begin at any sequence.
 	Expired   bool
 	Producers []Producer
+	// AbortedPages, then Aborted, are the aborted transactions in the order of
+	// their markers. The base of such a page is the lowest first offset in it.
+	AbortedPages []PageRef
+	Aborted      []AbortedTxn
 }
 
 const (
@@ -161,7 +187,7 @@ func AppendState(b []byte, s *PartitionState) []byte {
 	for i := range s.Producers {
 		b = appendProducer(b, &s.Producers[i])
 	}
-	return b
+	return appendTransactions(b, s)
 }
 
 // DecodeState decodes one state that fills b (or a prefix of it, of a newer minor).
@@ -192,6 +218,7 @@ func decodeState(d *decoder) *PartitionState {
 	for i := range s.Producers {
 		decodeProducer(d, &s.Producers[i])
 	}
+	decodeTransactions(d, s)
 	return s
 }
 
@@ -382,5 +409,9 @@ func decodeProducer(d *decoder, p *Producer) {
 		t.LastOffsetDelta = int32(d.uvarint(math.MaxInt32, "last offset delta"))
 		t.Base = int64(d.uvarint(math.MaxInt64, "batch base"))
 		t.Timestamp = p.Updated + d.varint("batch time")
+	}
+	p.Txn = ProducerTxn{First: NoTxn, CoordinatorEpoch: NoTxn, Timestamp: NoTxn}
+	if n := len(p.Batches); n > 0 {
+		p.Txn.Timestamp = p.Batches[n-1].Timestamp
 	}
 }

@@ -24,7 +24,7 @@ func sampleHead() *Head {
 				{Len: 200, LastOffsetDelta: 0, MaxTimestamp: -1, ProducerID: 44, ProducerEpoch: 2, BaseSequence: 17, Transactional: true},
 			}},
 			{Partition: tp, Epoch: 3, Zstd: true, Position: 300, Len: 100, RawLen: 250, Base: 1011, CRC: 6, Rows: []Row{
-				{Len: 250, LastOffsetDelta: 3, MaxTimestamp: 5, ProducerID: 1, ProducerEpoch: 0, BaseSequence: 0, Control: true},
+				{Len: 250, LastOffsetDelta: 3, MaxTimestamp: 5, ProducerID: 1, ProducerEpoch: 0, BaseSequence: -1, Control: true, Transactional: true, Commit: true, CoordinatorEpoch: 12},
 			}},
 		},
 		Records: []Record{
@@ -87,7 +87,11 @@ func sampleState(r *rand.Rand, tails int) *PartitionState {
 		Segments:     []SegmentRef{*sampleSegment(700)},
 		Tiered:       800,
 		Pages:        []PageRef{{Epoch: 0, Number: 1, Base: 750, Last: 899, MaxTimestamp: 88, Entries: 1024, Bytes: 5, Floors: []SlotFloor{{1<<48 | 1, 7}, {1<<48 | 2, 0}}}},
-		Producers:    []Producer{{ID: 5, Epoch: 1, Updated: 1e12, Batches: []ProducerBatch{{BaseSequence: 3, LastOffsetDelta: 2, Base: 30, Timestamp: 1e12 - 5}}}},
+		Producers: []Producer{{ID: 5, Epoch: 1, Updated: 1e12, Batches: []ProducerBatch{{BaseSequence: 3, LastOffsetDelta: 2, Base: 30, Timestamp: 1e12 - 5}}, Txn: ProducerTxn{NoTxn, NoTxn, 1e12 - 5}},
+			{ID: 6, Epoch: 4, Updated: 1e12, Batches: []ProducerBatch{}, Txn: ProducerTxn{NoTxn, 7, 1e12 - 9}},
+			{ID: 9, Epoch: 0, Updated: 1e12, Batches: []ProducerBatch{{BaseSequence: 0, LastOffsetDelta: 2, Base: 4000, Timestamp: 1e12 - 5}}, Txn: ProducerTxn{4000, NoTxn, 1e12 - 5}}},
+		AbortedPages: []PageRef{{Epoch: 0, Number: 7, Base: 12, Last: 899, MaxTimestamp: -1, Entries: 1024}},
+		Aborted:      []AbortedTxn{{6, 900, 950}, {3, 12, 951}},
 		Tail:         []ExtentRef{},
 	}
 	base := int64(900)
