@@ -15,6 +15,14 @@ var (
 	ErrOutOfOrderSequence = errors.New("out of order sequence number")
 	// ErrInvalidProducerEpoch: a newer instance of the producer has written.
 	ErrInvalidProducerEpoch = errors.New("producer epoch is stale")
+	// ErrInvalidTxnState: the batch is of no transaction that the coordinator has
+	// confirmed, or, not being of one, of a producer that has one open.
+	ErrInvalidTxnState = errors.New("record is not part of the producer's ongoing transaction")
+	// ErrCoordinatorFenced: a newer owner of the coordinator's shard has written a
+	// marker.
+	ErrCoordinatorFenced = errors.New("transaction coordinator is fenced")
+	// ErrTooManyTxns: no more transactions may be opened in the partition now.
+	ErrTooManyTxns = errors.New("too many open transactions in this partition")
 	// ErrTimedOut: there was no room to append in time; nothing was appended.
 	ErrTimedOut = errors.New("request timed out")
 	// ErrStoreUnavailable: neither bucket nor caches can be asked now.

@@ -112,6 +112,7 @@ func (l *Log) add(p *Partition, base int64, records []byte, row wal.Row, compres
 	e.size += len(records)
 	e.incompatible = e.incompatible || compressed
 	f.size += len(records)
+	f.urgent = f.urgent || row.Control // its coordinator waits, and readers do
 	l.room.add(int64(len(records)))
 	if l.appending.Load() == 0 || f.size >= l.cfg.FlushBytes {
 		l.kick()

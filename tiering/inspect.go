@@ -136,6 +136,11 @@ func (i *Inspector) SegmentPage(ctx context.Context, tp metadata.TopicPartition,
 	return refs, nil
 }
 
+// AbortedPage is Page for aborted transactions.
+func (i *Inspector) AbortedPage(ctx context.Context, tp metadata.TopicPartition, ref wal.PageRef) ([]wal.AbortedTxn, error) {
+	return i.log.loadAbortedPage(ctx, tp, ref)
+}
+
 // Section reads the index of a partition's part of a segment. ErrDataLoss when
 // the segment is missing, ErrCorrupt when it is damaged or says something else
 // than ref.

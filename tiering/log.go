@@ -27,6 +27,8 @@ type Log struct {
 	pages *lru[string, []wal.ExtentRef] // manifest pages of extents, and the sections of segments
 	// segmentPages are manifest pages of segments, by key.
 	segmentPages *lru[string, []wal.SegmentRef]
+	// abortedPages are manifest pages of aborted transactions, by key.
+	abortedPages *lru[string, []wal.AbortedTxn]
 	gate         authority
 	tasks        tasks
 	comp         compressor
@@ -130,6 +132,7 @@ func Open(ctx context.Context, cfg Config) (*Log, error) {
 	l.hot = newLRU[extentID](&l.tasks, cfg.ExtentCacheBytes, func(b []byte) int64 { return int64(cap(b)) })
 	l.pages = newLRU[string](&l.tasks, pageCacheBytes, func(r []wal.ExtentRef) int64 { return int64(cap(r)) * refBytes })
 	l.segmentPages = newLRU[string](&l.tasks, pageCacheBytes/4, func(r []wal.SegmentRef) int64 { return int64(cap(r)) * segmentBytes })
+	l.abortedPages = newLRU[string](&l.tasks, pageCacheBytes/4, func(r []wal.AbortedTxn) int64 { return int64(cap(r)) * abortedBytes })
 	l.room.limit, l.room.done = cfg.UnflushedBytesMax, l.done
 	l.recoveries.init()
 	l.releases.init()

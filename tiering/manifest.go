@@ -31,6 +31,10 @@ type manifest struct {
 	nextPage     uint32
 	tail         []wal.ExtentRef
 	producers    *producers
+	// abortedPages, then aborted, list the aborted transactions in the order of
+	// their markers.
+	abortedPages []wal.PageRef
+	aborted      []wal.AbortedTxn
 	// untiered is about how many bytes, as served, pages and tail hold: of a page
 	// that is partly tiered, the whole counts.
 	untiered int64
@@ -54,6 +58,8 @@ func manifestOf(s *wal.PartitionState) *manifest {
 		nextPage:     s.NextPage,
 		tail:         s.Tail,
 		producers:    producersOf(s),
+		abortedPages: s.AbortedPages,
+		aborted:      s.Aborted,
 	}
 	m.countUntiered()
 	return m
@@ -75,6 +81,8 @@ func (m *manifest) state() *wal.PartitionState {
 		Tail:         m.tail,
 		Expired:      m.producers.expired,
 		Producers:    m.producers.committed(),
+		AbortedPages: m.abortedPages,
+		Aborted:      m.aborted,
 	}
 }
 
@@ -83,6 +91,7 @@ func (m *manifest) clone() *manifest {
 	c := manifestOf(m.state())
 	c.epochs, c.pages, c.tail = slices.Clone(m.epochs), slices.Clone(m.pages), slices.Clone(m.tail)
 	c.segmentPages, c.segments = slices.Clone(m.segmentPages), slices.Clone(m.segments)
+	c.abortedPages, c.aborted = slices.Clone(m.abortedPages), slices.Clone(m.aborted)
 	return c
 }
 
@@ -108,7 +117,9 @@ func (m *manifest) apply(ref wal.ExtentRef, rows []wal.Row, now int64) error {
 	}
 	base := ref.Base
 	for i := range rows {
-		m.producers.commit(&rows[i], base, now)
+		if aborted, ended := m.producers.commit(&rows[i], base, now); ended {
+			m.aborted = append(m.aborted, aborted)
+		}
 		base += int64(rows[i].LastOffsetDelta) + 1
 	}
 	m.tail = append(m.tail, ref)
@@ -166,6 +177,22 @@ func (m *manifest) pagedSegments(page wal.PageRef) {
 	m.segmentPages = append(m.segmentPages, page)
 	m.nextPage = page.Number + 1
 	m.segments = slices.Clone(m.segments[page.Entries:])
+}
+
+// pageOutAborted is pageOut for aborted transactions.
+func (m *manifest) pageOutAborted() ([]wal.AbortedTxn, wal.PageRef, bool) {
+	if len(m.aborted) < 2*wal.PageEntries {
+		return nil, wal.PageRef{}, false
+	}
+	list := slices.Clone(m.aborted[:wal.PageEntries])
+	return list, wal.AbortedPage(m.epoch, m.nextPage, list), true
+}
+
+// pagedAborted is paged for aborted transactions.
+func (m *manifest) pagedAborted(page wal.PageRef) {
+	m.abortedPages = append(m.abortedPages, page)
+	m.nextPage = page.Number + 1
+	m.aborted = slices.Clone(m.aborted[page.Entries:])
 }
 
 // find returns the index in refs of the extent that holds offset; refs are in

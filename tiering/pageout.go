@@ -45,14 +45,16 @@ func (p *Partition) pageOut(ctx context.Context) error {
 	}
 }
 
-// pageOutOnce writes one page, of extents or of segments, if one is due.
+// pageOutOnce writes one page, of extents, segments or aborted transactions, if one
+// is due.
 func (p *Partition) pageOutOnce(ctx context.Context) (more bool, err error) {
 	l := p.log
-	p.mu.RLock()
+	p.mu.Lock()
 	if p.phase != serving {
-		p.mu.RUnlock()
+		p.mu.Unlock()
 		return false, nil
 	}
+	p.manifest.forgetAborted()
 	refs, page, due := p.manifest.pageOut()
 	paged := p.manifest.paged
 	var segments []wal.SegmentRef
@@ -60,14 +62,22 @@ func (p *Partition) pageOutOnce(ctx context.Context) (more bool, err error) {
 		segments, page, due = p.manifest.pageOutSegments()
 		paged = p.manifest.pagedSegments
 	}
-	p.mu.RUnlock()
+	var aborted []wal.AbortedTxn
+	if !due {
+		aborted, page, due = p.manifest.pageOutAborted()
+		paged = p.manifest.pagedAborted
+	}
+	p.mu.Unlock()
 	if !due {
 		return false, nil
 	}
 	var b []byte
-	if segments != nil {
+	switch {
+	case segments != nil:
 		b, err = wal.EncodeSegmentPage(l.cfg.Cluster, l.cfg.Incarnation, page.Number, segments)
-	} else {
+	case aborted != nil:
+		b, err = wal.EncodeAbortedPage(l.cfg.Cluster, l.cfg.Incarnation, page.Number, aborted)
+	default:
 		b, err = wal.EncodePage(l.cfg.Cluster, l.cfg.Incarnation, page.Number, refs)
 	}
 	if err != nil {

@@ -47,14 +47,17 @@ type Partition struct {
 	waiting time.Time
 	tierAt  time.Time // it is not tiered before: something of it could not be read
 	readers readAhead
+	// guards are of producers whose transactions are being looked up.
+	guards map[int64]*TxnGuard
 
 	// subsMu guards subs. Notifications never wait.
 	subsMu sync.Mutex
 	subs   map[chan<- struct{}]struct{}
 }
 
-// Offsets are a partition's bounds, in Kafka's words. LastStable is the high
-// watermark as long as there are no transactions.
+// Offsets are a partition's bounds, in Kafka's words. Below LastStable every
+// transaction has ended, by a marker that is committed: who reads committed
+// records reads up to there, and the log start offset may not be set above it.
 type Offsets struct {
 	LogStart      int64
 	HighWatermark int64
@@ -126,13 +129,19 @@ func (p *Partition) readable() bool {
 // batch when stamp is set (message.timestamp.type=LogAppendTime). It does no
 // I/O. Any error means that nothing changed.
 func (p *Partition) Append(records []byte, h batch.Header, now int64, stamp bool) (*Appended, error) {
+	return p.AppendTxn(records, h, now, stamp, nil)
+}
+
+// AppendTxn is Append with the guard that BeginTxn gave, which the first batch of
+// a transaction needs. nil is none.
+func (p *Partition) AppendTxn(records []byte, h batch.Header, now int64, stamp bool, guard *TxnGuard) (*Appended, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.phase != serving {
 		return nil, ErrNotLeader
 	}
 	a := &Appended{LogAppendTime: -1, LogStart: p.manifest.logStart}
-	dup, err := p.manifest.producers.check(&h)
+	dup, err := p.manifest.producers.check(&h, p.standing(guard))
 	if err != nil {
 		return nil, err
 	}
@@ -147,21 +156,31 @@ func (p *Partition) Append(records []byte, h batch.Header, now int64, stamp bool
 		batch.SetLogAppendTime(records, now)
 		a.LogAppendTime, h.MaxTimestamp = now, now
 	}
-	base := p.end
-	batch.SetOffset(records, base, p.epoch)
-	row := wal.Row{
-		Len: int32(len(records)), LastOffsetDelta: h.LastOffsetDelta, MaxTimestamp: h.MaxTimestamp,
-		Transactional: h.Transactional(), Control: h.Control(),
-		ProducerID: h.ProducerID, ProducerEpoch: h.ProducerEpoch, BaseSequence: h.BaseSequence,
+	row, err := rowOf(records, &h)
+	if err != nil {
+		return nil, err
 	}
-	f, err := p.log.add(p, base, records, row, h.Codec() != batch.None)
+	base, f, err := p.join(records, &h, row)
 	if err != nil {
 		return nil, err
 	}
 	p.manifest.producers.append(&h, base, h.MaxTimestamp, f)
-	p.end = base + int64(h.LastOffsetDelta) + 1
+	if h.Transactional() { // from now on the open transaction speaks for itself
+		delete(p.guards, h.ProducerID)
+	}
 	a.BaseOffset, a.flush = base, f
 	return a, nil
+}
+
+// join gives a batch its offset and joins it to the open flush; p.mu is held.
+func (p *Partition) join(records []byte, h *batch.Header, row wal.Row) (base int64, f *flush, err error) {
+	base = p.end
+	batch.SetOffset(records, base, p.epoch)
+	if f, err = p.log.add(p, base, records, row, h.Codec() != batch.None); err != nil {
+		return 0, nil, err
+	}
+	p.end = base + int64(h.LastOffsetDelta) + 1
+	return base, f, nil
 }
 
 // commit adds a durable extent. Readers see it at once.
@@ -179,7 +198,7 @@ func (p *Partition) commit(ref wal.ExtentRef, rows []wal.Row, now time.Time) err
 func (p *Partition) Offsets() Offsets {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
-	return Offsets{LogStart: p.manifest.logStart, HighWatermark: p.manifest.end, LastStable: p.manifest.end}
+	return p.manifest.offsets()
 }
 
 // EpochEnd answers OffsetForLeaderEpoch from committed state.
@@ -194,50 +213,6 @@ func (p *Partition) EpochOf(offset int64) int32 {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	return p.manifest.epochOf(offset)
-}
-
-// Available is about how many bytes lie between offset and the high watermark,
-// counting no further than limit. It reads nothing.
-func (p *Partition) Available(offset, limit int64) int64 {
-	p.mu.RLock()
-	defer p.mu.RUnlock()
-	m := p.manifest
-	if offset >= m.end || offset < m.logStart {
-		return 0
-	}
-	if offset < m.tiered {
-		return m.availableTiered(offset, limit)
-	}
-	if findPage(m.pages, offset) < len(m.pages) {
-		return limit // a page's worth at least
-	}
-	var n int64
-	for i := find(m.tail, offset); i < len(m.tail) && n < limit; i++ {
-		e := &m.tail[i]
-		if offset > e.Base {
-			n += e.RawLen * (e.Last - offset + 1) / (e.Last - e.Base + 1)
-		} else {
-			n += e.RawLen
-		}
-	}
-	return min(n, limit)
-}
-
-// availableTiered is Available for an offset in a segment.
-func (m *manifest) availableTiered(offset, limit int64) int64 {
-	if findPage(m.segmentPages, offset) < len(m.segmentPages) {
-		return limit
-	}
-	n := m.untiered
-	for i := findSegment(m.segments, offset); i < len(m.segments) && n < limit; i++ {
-		s := &m.segments[i]
-		if offset > s.Base { // products of two int64 may not fit
-			n += int64(float64(s.Data.Bytes) * float64(s.Last-offset+1) / float64(s.Last-s.Base+1))
-		} else {
-			n += s.Data.Bytes
-		}
-	}
-	return min(n, limit)
 }
 
 // Subscribe sends on ch, without ever waiting, when the high watermark or the

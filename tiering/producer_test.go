@@ -42,7 +42,10 @@ func TestProducerRules(t *testing.T) {
 	step("older epoch", 0, 8, 1, ErrInvalidProducerEpoch, -1)
 	step("older epoch, known batch", 0, 7, 1, ErrInvalidProducerEpoch, -1)
 	p.mu.Lock()
-	p.manifest.producers.byID[7].batches[0].BaseSequence = math.MaxInt32 - 1 // as after a long life
+	s := p.manifest.producers.byID[7] // as after a long life
+	s.batches[0].BaseSequence = math.MaxInt32 - 1
+	s.now.sequence = math.MaxInt32 - 1
+	s.ahead = s.now
 	p.mu.Unlock()
 	step("up to the wrap", 1, math.MaxInt32, 3, nil, -1)
 	step("that again", 1, math.MaxInt32, 3, nil, 9)

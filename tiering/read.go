@@ -23,6 +23,9 @@ const (
 type ReadResult struct {
 	Offsets
 	Records []byte
+	// Aborted are the transactions whose batches among Records nobody shall see who
+	// reads committed records, and maybe more. ReadCommitted alone looks for them.
+	Aborted []wal.AbortedTxn
 	// Release gives the memory back; Records must not be used after it. It may
 	// be called once, or never.
 	Release func()
@@ -33,9 +36,21 @@ type ReadResult struct {
 // ErrOffsetOutOfRange (with Offsets set), ErrNotLeader, ErrStoreUnavailable,
 // ErrCorrupt or ErrDataLoss.
 func (p *Partition) Read(ctx context.Context, offset int64, maxBytes int) (*ReadResult, error) {
-	var res *ReadResult
-	err := p.again(ctx, func() (err error) {
-		res, err = p.read(ctx, offset, min(maxBytes, readBytesMax))
+	return p.readAgain(ctx, offset, maxBytes, false)
+}
+
+// ReadCommitted is Read up to the last stable offset, from where on it returns
+// nothing, with the aborted transactions among what it returns.
+func (p *Partition) ReadCommitted(ctx context.Context, offset int64, maxBytes int) (*ReadResult, error) {
+	return p.readAgain(ctx, offset, maxBytes, true)
+}
+
+func (p *Partition) readAgain(ctx context.Context, offset int64, maxBytes int, committed bool) (res *ReadResult, err error) {
+	err = p.again(ctx, func() (err error) {
+		if res != nil { // of an attempt that failed
+			res.Release()
+		}
+		res, err = p.read(ctx, offset, min(maxBytes, readBytesMax), committed)
 		return err
 	})
 	return res, err
@@ -73,12 +88,13 @@ func (p *Partition) shape() [3]int64 {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	m := p.manifest
-	return [3]int64{m.logStart, m.tiered, int64(len(m.pages) + len(m.segmentPages))}
+	return [3]int64{m.logStart, m.tiered, int64(len(m.pages) + len(m.segmentPages) + len(m.abortedPages))}
 }
 
-func (p *Partition) read(ctx context.Context, offset int64, maxBytes int) (*ReadResult, error) {
+func (p *Partition) read(ctx context.Context, offset int64, maxBytes int, committed bool) (*ReadResult, error) {
 	res := &ReadResult{Release: func() {}}
-	refs, rest, err := p.plan(ctx, offset, maxBytes, &res.Offsets)
+	var aborted abortedIndex
+	refs, rest, err := p.plan(ctx, offset, maxBytes, committed, &res.Offsets, &aborted)
 	if err != nil || len(refs) == 0 {
 		return res, err
 	}
@@ -91,16 +107,24 @@ func (p *Partition) read(ctx context.Context, offset int64, maxBytes int) (*Read
 	if len(refs) > 1 && len(res.Records) < maxBytes && len(res.Records)+int(refs[1].RawLen) <= 2*maxBytes {
 		err = p.gather(ctx, refs[1:], maxBytes, res)
 	}
+	if err == nil && committed {
+		res.Records = below(res.Records, res.LastStable)
+		if res.Aborted, err = aborted.within(ctx, p, offset, lastOffset(res.Records)); err != nil {
+			res.Release()
+			return &ReadResult{Offsets: res.Offsets, Release: func() {}}, err
+		}
+	}
 	p.ahead(&refs[len(refs)-1], rest, offset, res)
 	return res, err
 }
 
 // plan lists the extents that a read needs, from one page, one segment or the
 // tail, and those that follow them there.
-func (p *Partition) plan(ctx context.Context, offset int64, maxBytes int, o *Offsets) (need, rest []wal.ExtentRef, err error) {
+func (p *Partition) plan(ctx context.Context, offset int64, maxBytes int, committed bool, o *Offsets, aborted *abortedIndex) (need, rest []wal.ExtentRef, err error) {
 	p.mu.RLock()
 	m := p.manifest
-	*o = Offsets{LogStart: m.logStart, HighWatermark: m.end, LastStable: m.end}
+	*o = m.offsets()
+	*aborted = abortedIndex{m.abortedPages, m.aborted} // complete below the last stable offset
 	if p.phase != serving && p.phase != releasing {
 		p.mu.RUnlock()
 		return nil, nil, ErrNotLeader
@@ -109,7 +133,7 @@ func (p *Partition) plan(ctx context.Context, offset int64, maxBytes int, o *Off
 		p.mu.RUnlock()
 		return nil, nil, fmt.Errorf("%w: %d is not in [%d, %d]", ErrOffsetOutOfRange, offset, o.LogStart, o.HighWatermark)
 	}
-	if offset == m.end {
+	if offset == m.end || committed && offset >= o.LastStable {
 		p.mu.RUnlock()
 		return nil, nil, nil
 	}
@@ -124,7 +148,7 @@ func (p *Partition) plan(ctx context.Context, offset int64, maxBytes int, o *Off
 		return nil, nil, fmt.Errorf("%w: no extent of %s holds offset %d", ErrDataLoss, p.tp, offset)
 	}
 	n, bytes := i+1, refs[i].RawLen*(refs[i].Last-offset+1)/(refs[i].Last-refs[i].Base+1)
-	for n < len(refs) && n-i < readExtentsMax && bytes < int64(maxBytes) {
+	for n < len(refs) && n-i < readExtentsMax && bytes < int64(maxBytes) && (!committed || refs[n].Base < o.LastStable) {
 		bytes += refs[n].RawLen
 		n++
 	}

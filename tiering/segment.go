@@ -142,7 +142,9 @@ func (b *segmentBuilder) extent(raw []byte, ref *wal.ExtentRef) error {
 		if err := batch.CheckCRC(raw[:h.Length]); err != nil {
 			return fmt.Errorf("%w: offset %d: %w", ErrCorrupt, at, err)
 		}
-		b.batch(raw[:h.Length], &h, ref.Epoch)
+		if err := b.batch(raw[:h.Length], &h, ref.Epoch); err != nil {
+			return err
+		}
 		at, raw = h.LastOffset()+1, raw[h.Length:]
 	}
 	if at != ref.Last+1 {
@@ -152,7 +154,7 @@ func (b *segmentBuilder) extent(raw []byte, ref *wal.ExtentRef) error {
 }
 
 // batch adds one batch to the block that is being filled.
-func (b *segmentBuilder) batch(raw []byte, h *batch.Header, epoch int32) {
+func (b *segmentBuilder) batch(raw []byte, h *batch.Header, epoch int32) error {
 	if len(b.raw) > 0 && (b.block.Epoch != epoch || len(b.raw)+len(raw) > b.log.cfg.BlockBytes) {
 		b.endBlock()
 	}
@@ -165,10 +167,27 @@ func (b *segmentBuilder) batch(raw []byte, h *batch.Header, epoch int32) {
 	b.block.MaxTimestamp = max(b.block.MaxTimestamp, h.MaxTimestamp)
 	b.unshrunk = b.unshrunk || h.Codec() != batch.None
 	addBatch(&b.section.Data, raw, h)
-	b.sums.commit(&wal.Row{
-		LastOffsetDelta: h.LastOffsetDelta, MaxTimestamp: h.MaxTimestamp,
+	row, err := rowOf(raw, h)
+	if err != nil {
+		return fmt.Errorf("%w: offset %d: %w", ErrCorrupt, h.BaseOffset, err)
+	}
+	b.sums.commit(&row, h.BaseOffset, b.head.Created)
+	return nil
+}
+
+// rowOf describes a batch; h is its header.
+func rowOf(raw []byte, h *batch.Header) (wal.Row, error) {
+	row := wal.Row{
+		Len: int32(h.Length), LastOffsetDelta: h.LastOffsetDelta, MaxTimestamp: h.MaxTimestamp,
+		Transactional: h.Transactional(), Control: h.Control(),
 		ProducerID: h.ProducerID, ProducerEpoch: h.ProducerEpoch, BaseSequence: h.BaseSequence,
-	}, h.BaseOffset, b.head.Created)
+	}
+	if !h.Control() {
+		return row, nil
+	}
+	m, err := batch.ParseMarker(raw, h)
+	row.Commit, row.CoordinatorEpoch = m.Commit, m.CoordinatorEpoch
+	return row, err
 }
 
 // endBlock stores the block that was filled, compressed where that pays.

@@ -191,6 +191,9 @@ func (l *Log) namedKeys(ctx context.Context, m *manifest) (map[string]bool, erro
 	for _, page := range m.pages {
 		named[wal.PageKey(m.partition, page.Epoch, page.Number)] = true
 	}
+	for _, page := range m.abortedPages {
+		named[wal.PageKey(m.partition, page.Epoch, page.Number)] = true
+	}
 	for _, page := range m.segmentPages {
 		named[wal.PageKey(m.partition, page.Epoch, page.Number)] = true
 		refs, err := l.loadSegmentPage(ctx, m.partition, page)

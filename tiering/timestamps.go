@@ -169,7 +169,7 @@ func searchBatches(b []byte, start int64, may func(int64) bool, match func(int64
 		}
 		one := b[:h.Length]
 		b = b[h.Length:]
-		if h.LastOffset() < start || h.Control() || !may(h.MaxTimestamp) {
+		if h.LastOffset() < start || !may(h.MaxTimestamp) {
 			continue
 		}
 		whole := TimestampOffset{Offset: max(start, h.BaseOffset), Timestamp: h.MaxTimestamp}

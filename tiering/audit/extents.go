@@ -63,6 +63,10 @@ func (f *fetch) weight() int64 {
 
 func (w *partitionWalk) run(ctx context.Context) error {
 	w.at, w.ends = -1, make(map[metadata.Incarnation]uint64)
+	aborted, err := w.aborted(ctx)
+	if err != nil {
+		return err
+	}
 	if w.a.cfg.Quick {
 		err := w.manifest(ctx, func(*wal.ExtentRef, *wal.SegmentRef) error { return nil })
 		w.total.Records = w.view.state.End - w.view.state.LogStart
@@ -81,6 +85,9 @@ func (w *partitionWalk) run(ctx context.Context) error {
 	}
 	w.f.list, w.f.more = append(w.f.list, findings.list...), w.f.more+findings.more
 	w.producers.compare(w.view.state, w.f)
+	if aborted != nil {
+		w.producers.compareAborted(w.view.state, aborted, w.f)
+	}
 	return nil
 }
 
@@ -400,7 +407,7 @@ func (w *partitionWalk) batches(f *fetch, to *findings) {
 		if h.LeaderEpoch != f.ref.Epoch {
 			to.add(KindBatch, "the batch at offset %d says leader epoch %d instead of %d", at, h.LeaderEpoch, f.ref.Epoch)
 		}
-		w.producers.follow(&h, at, to)
+		w.producers.follow(b, &h, at, to)
 		w.total.Batches++
 		w.total.Records += int64(h.Records)
 		newest = max(newest, h.MaxTimestamp)

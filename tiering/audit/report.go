@@ -34,6 +34,7 @@ const (
 	KindDigest        = "digest"              // a segment holds other batches than the manifest says
 	KindBatch         = "batch"               // a record batch contradicts its place or its checksum
 	KindSequence      = "sequence"            // a producer's sequence numbers have a gap or a repeat
+	KindTransaction   = "transaction"         // batches, markers, and what the rebuilt state says of transactions, do not fit
 	KindProducer      = "producer-state"      // the rebuilt producer state is not what the batches say
 	KindStray         = "stray"               // objects nothing accounts for, older than the grace
 )

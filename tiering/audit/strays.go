@@ -270,6 +270,9 @@ func (a *auditor) namedNow(ctx context.Context, tp metadata.TopicPartition, key 
 			a.named.add(wal.SegmentKey(tp, &segments[i]))
 		}
 	}
+	for _, p := range v.state.AbortedPages {
+		a.named.add(wal.PageKey(tp, p.Epoch, p.Number))
+	}
 	for _, p := range v.state.Pages {
 		a.named.add(wal.PageKey(tp, p.Epoch, p.Number))
 	}

@@ -32,6 +32,8 @@ func Bugs() []Bug {
 		{"B4", "seeded_b4", GroupUnfenced, "group state and offsets are written whoever coordinates the group by now"},
 		{"B5", "seeded_b5", AckBeforeDurable, "producers are acknowledged when the upload begins"},
 		{"B6", "seeded_b6", AnyFirstSequence, "a producer never seen before may begin with any sequence number"},
+		{"B7", "seeded_b7", LastStableIsHigh, "the last stable offset is the high watermark: readers of committed records see open transactions"},
+		{"B9", "seeded_b9", MarkerNotAwaited, "a transaction marker counts as written before it is durable"},
 		{"B10", "seeded_b10", OutOfRangeUnproven, "a deposed leader answers OFFSET_OUT_OF_RANGE without a look at its chain"},
 	}
 }

@@ -1,0 +1,6 @@
+//go:build seeded_b7
+
+package seeded
+
+// LastStableIsHigh: see Bugs.
+const LastStableIsHigh = true

@@ -1,0 +1,6 @@
+//go:build seeded_b9
+
+package seeded
+
+// MarkerNotAwaited: see Bugs.
+const MarkerNotAwaited = true

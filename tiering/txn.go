@@ -1,0 +1,211 @@
+package tiering
+
+import (
+	"github.com/tidemark-io/tidemark/tiering/batch"
+	"github.com/tidemark-io/tidemark/tiering/seeded"
+	"github.com/tidemark-io/tidemark/tiering/wal"
+)
+
+// TxnGuard stands between a question to the coordinator, whether a partition is
+// part of a producer's transaction, and the append that rests on the answer. A
+// marker that is appended in between voids it: the answer may be about a
+// transaction that the marker ended. Whoever got one gives it back with EndTxn.
+type TxnGuard struct {
+	producer int64
+	epoch    int16
+	bumps    bool
+	users    int // guarded by Partition.mu
+}
+
+// BeginTxn tells whether a batch of a producer's transaction needs the
+// coordinator's word. It returns nil when the transaction is open here, and
+// otherwise the guard to append with once the coordinator, asked after this call,
+// has confirmed it. Concurrent callers share one. bumps: the producer's epoch is
+// raised at the end of every transaction, so its sequence numbers begin at 0.
+func (p *Partition) BeginTxn(producerID int64, epoch int16, bumps bool) (*TxnGuard, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.phase != serving {
+		return nil, ErrNotLeader
+	}
+	if s := p.manifest.producers.byID[producerID]; s != nil {
+		switch a := &s.ahead; {
+		case epoch < a.epoch:
+			return nil, ErrInvalidProducerEpoch
+		case a.txn >= 0 && a.epoch == epoch:
+			return nil, nil
+		case a.txn >= 0: // it has to end first
+			return nil, ErrInvalidTxnState
+		}
+	}
+	g := p.guards[producerID]
+	if g != nil && g.epoch > epoch {
+		return nil, ErrInvalidProducerEpoch
+	}
+	if g == nil || g.epoch < epoch || g.bumps != bumps {
+		g = &TxnGuard{producer: producerID, epoch: epoch, bumps: bumps}
+		if p.guards == nil {
+			p.guards = make(map[int64]*TxnGuard)
+		}
+		p.guards[producerID] = g // what was asked for another epoch is void
+	}
+	g.users++
+	return g, nil
+}
+
+// EndTxn gives a guard back, used or not. nil is nothing.
+func (p *Partition) EndTxn(g *TxnGuard) {
+	if g == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if g.users--; g.users == 0 && p.guards[g.producer] == g {
+		delete(p.guards, g.producer)
+	}
+}
+
+// standing returns g if it is still good, else nil; p.mu is held.
+func (p *Partition) standing(g *TxnGuard) *TxnGuard {
+	if g != nil && p.guards[g.producer] == g {
+		return g
+	}
+	return nil
+}
+
+// checkTxn decides whether the producer's batch fits its transaction; a is nil
+// for a producer without any state.
+func (p *producers) checkTxn(a *stand, h *batch.Header, v *TxnGuard) error {
+	open := a != nil && a.txn >= 0
+	switch {
+	case !h.Transactional() && open, open && a.epoch != h.ProducerEpoch:
+		return ErrInvalidTxnState
+	case !h.Transactional() || open:
+		return nil
+	case v == nil || v.producer != h.ProducerID || v.epoch != h.ProducerEpoch:
+		return ErrInvalidTxnState
+	case len(p.open) >= openTxnsMax:
+		return ErrTooManyTxns
+	}
+	return nil
+}
+
+// TxnMarker is a marker to be written. Since transactions of version 2 its epoch is
+// above that of the batches it ends.
+type TxnMarker struct {
+	batch.Marker
+	TransactionVersion int8
+}
+
+// AppendMarker ends a producer's transaction in the partition. What is answered
+// rests on Done and Err, as with Append. A marker that was written already, or is
+// on its way, is not written again. It takes effect at once: what is verified and
+// not yet appended has to be verified anew.
+func (p *Partition) AppendMarker(m TxnMarker, now int64, stamp bool) (*Appended, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.phase != serving {
+		return nil, ErrNotLeader
+	}
+	a := &Appended{LogAppendTime: -1, LogStart: p.manifest.logStart}
+	again, err := p.manifest.producers.checkMarker(&m)
+	if err != nil {
+		return nil, err
+	}
+	if again != nil {
+		delete(p.guards, m.ProducerID)
+		a.Duplicate = true
+		if n := len(again.pending); n > 0 {
+			a.flush = again.pending[n-1].flush
+		}
+		return a, nil
+	}
+	raw, h := batch.EncodeMarker(m.Marker, now)
+	if stamp {
+		batch.SetLogAppendTime(raw, now)
+		a.LogAppendTime = now
+	}
+	base, f, err := p.join(raw, &h, wal.Row{
+		Len: int32(len(raw)), MaxTimestamp: now, Transactional: true, Control: true,
+		ProducerID: m.ProducerID, ProducerEpoch: m.ProducerEpoch, BaseSequence: noSequence,
+		Commit: m.Commit, CoordinatorEpoch: m.CoordinatorEpoch,
+	})
+	if err != nil {
+		return nil, err
+	}
+	delete(p.guards, m.ProducerID)
+	s := p.manifest.producers.get(m.ProducerID, m.ProducerEpoch)
+	s.ahead.marker(m.ProducerEpoch, m.CoordinatorEpoch, now)
+	s.pending = append(s.pending, pendingBatch{epoch: m.ProducerEpoch, marker: true, ProducerBatch: wal.ProducerBatch{Base: base}, flush: f})
+	a.BaseOffset, a.flush = base, f
+	if seeded.MarkerNotAwaited {
+		a.flush = nil
+	}
+	return a, nil
+}
+
+// checkMarker decides whether a marker may be written. It returns the producer
+// when writing it would change nothing: it is the same again.
+func (p *producers) checkMarker(m *TxnMarker) (again *producer, err error) {
+	s := p.byID[m.ProducerID]
+	if s == nil {
+		return nil, nil
+	}
+	a := &s.ahead
+	switch {
+	case m.ProducerEpoch < a.epoch:
+		return nil, ErrInvalidProducerEpoch
+	case m.ProducerEpoch == a.epoch && a.txn >= 0 && m.TransactionVersion >= 2:
+		// The marker of the epoch's own transaction has a higher one: this is a
+		// late one of the transaction before.
+		return nil, ErrInvalidProducerEpoch
+	case m.CoordinatorEpoch < a.coordinator:
+		return nil, ErrCoordinatorFenced
+	case m.ProducerEpoch == a.epoch && m.CoordinatorEpoch == a.coordinator && a.txn < 0:
+		return s, nil
+	}
+	return nil, nil
+}
+
+// offsets are the partition's bounds.
+func (m *manifest) offsets() Offsets {
+	return Offsets{LogStart: m.logStart, HighWatermark: m.end, LastStable: m.lastStable()}
+}
+
+// lastStable is the first offset that may belong to an open transaction. It rests
+// on what is committed alone: a marker that is not has ended nothing.
+func (m *manifest) lastStable() int64 {
+	if seeded.LastStableIsHigh {
+		return m.end
+	}
+	if first, any := m.producers.firstOpen(); any {
+		return max(m.logStart, min(first, m.end))
+	}
+	return m.end
+}
+
+// ProducerState is what DescribeProducers tells of a producer.
+type ProducerState struct {
+	ID               int64
+	Epoch            int16
+	LastSequence     int32 // -1 none
+	LastTimestamp    int64 // milliseconds, -1 none
+	CoordinatorEpoch int32 // -1 none
+	TxnStart         int64 // first offset of the open transaction, -1 none
+}
+
+// Producers returns the committed state of the partition's producers, by id.
+func (p *Partition) Producers() []ProducerState {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	list := p.manifest.producers.committed()
+	out := make([]ProducerState, len(list))
+	for i := range list {
+		n := &p.manifest.producers.byID[list[i].ID].now
+		out[i] = ProducerState{
+			ID: list[i].ID, Epoch: n.epoch, LastSequence: n.sequence, LastTimestamp: n.timestamp,
+			CoordinatorEpoch: n.coordinator, TxnStart: n.txn,
+		}
+	}
+	return out
+}
