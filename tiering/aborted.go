@@ -47,20 +47,24 @@ func (x abortedIndex) within(ctx context.Context, p *Partition, from, last int64
 
 // loadAbortedPage returns the aborted transactions that a manifest page lists.
 func (l *Log) loadAbortedPage(ctx context.Context, tp metadata.TopicPartition, ref wal.PageRef) ([]wal.AbortedTxn, error) {
-	key := wal.PageKey(tp, ref.Epoch, ref.Number)
-	return l.abortedPages.get(ctx, key, func(ctx context.Context) ([]wal.AbortedTxn, error) {
-		ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
-		defer cancel()
-		b, err := l.cfg.Store.Get(ctx, key, 0, -1)
-		if err != nil {
-			return nil, missing(key, err)
-		}
-		list, err := wal.DecodeAbortedPage(b, l.cfg.Cluster, ref)
-		if err != nil {
-			return nil, fmt.Errorf("%w: %s: %w", ErrCorrupt, key, err)
-		}
-		return list, nil
+	return l.abortedPages.get(ctx, wal.PageKey(tp, ref.Epoch, ref.Number), func(ctx context.Context) ([]wal.AbortedTxn, error) {
+		return l.fetchAbortedPage(ctx, tp, ref)
 	})
+}
+
+func (l *Log) fetchAbortedPage(ctx context.Context, tp metadata.TopicPartition, ref wal.PageRef) ([]wal.AbortedTxn, error) {
+	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
+	defer cancel()
+	key := wal.PageKey(tp, ref.Epoch, ref.Number)
+	b, err := l.cfg.Store.Get(ctx, key, 0, -1)
+	if err != nil {
+		return nil, missing(key, err)
+	}
+	list, err := wal.DecodeAbortedPage(b, l.cfg.Cluster, ref)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrCorrupt, key, err)
+	}
+	return list, nil
 }
 
 // forgetAborted drops what ended below the log start offset. Nobody asks for it;

@@ -138,7 +138,7 @@ func (i *Inspector) SegmentPage(ctx context.Context, tp metadata.TopicPartition,
 
 // AbortedPage is Page for aborted transactions.
 func (i *Inspector) AbortedPage(ctx context.Context, tp metadata.TopicPartition, ref wal.PageRef) ([]wal.AbortedTxn, error) {
-	return i.log.loadAbortedPage(ctx, tp, ref)
+	return i.log.fetchAbortedPage(ctx, tp, ref)
 }
 
 // Section reads the index of a partition's part of a segment. ErrDataLoss when

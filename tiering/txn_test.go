@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/tidemark-io/tidemark/tiering/batch"
+	"github.com/tidemark-io/tidemark/tiering/wal"
 )
 
 // transactional makes a batch one of a transaction.
@@ -186,4 +187,100 @@ func TestTxnRules(t *testing.T) {
 	m, err = end(2, 5, true, 1)
 	settled(t, m, err)
 	stable(12)
+}
+
+// A list of aborted transactions that grew long moves to pages, is found there
+// also by a successor, and is swept with what lies below the log start offset.
+func TestAbortedPages(t *testing.T) {
+	w := newWorld(t)
+	a := w.start(w.store)
+	p := w.lead(a, partition(0), owners(a))
+	const pid, txns = 7, 2*wal.PageEntries + 300
+	raw, h := txnBatch(99, 0, 0, "open long")
+	g, err := p.BeginTxn(99, 0, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ap, err := p.AppendTxn(raw, h, 0, false, g)
+	settled(t, ap, err)
+	for i := range txns {
+		g, err := p.BeginTxn(pid, int16(i), true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw, h := txnBatch(pid, int16(i), 0, "v")
+		if _, err := p.AppendTxn(raw, h, 0, false, g); err != nil {
+			t.Fatal(err)
+		}
+		p.EndTxn(g)
+		if ap, err = p.AppendMarker(marker(pid, int16(i)+1, 0, false, 2), 9, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	settled(t, ap, nil)
+	if len(p.guards) != 0 {
+		t.Fatalf("%d guards are left", len(p.guards))
+	}
+	ap, err = p.AppendMarker(marker(99, 1, 0, false, 2), 9, false)
+	settled(t, ap, err)
+	if err := a.writeCheckpoint(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	check := func(p *Partition) {
+		t.Helper()
+		p.mu.RLock()
+		m := p.manifest
+		pages, tail := len(m.abortedPages), len(m.aborted)
+		p.mu.RUnlock()
+		if pages != 1 || tail != txns+1-wal.PageEntries {
+			t.Fatalf("%d pages and %d in memory", pages, tail)
+		}
+		for _, from := range []int64{0, 1, 2, wal.PageEntries, 2*wal.PageEntries - 1, 2*wal.PageEntries + 1, 2 * txns} {
+			res, err := p.ReadCommitted(t.Context(), from, 1000)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, next := committed(res, from); len(got) > 0 || next <= from {
+				t.Errorf("from %d to %d: %q", from, next, got)
+			}
+			if n := len(res.Aborted); n == 0 || n > 10 {
+				t.Errorf("from %d: %d aborted transactions", from, n)
+			}
+			res.Release()
+		}
+	}
+	check(p)
+	a.kill()
+	b := w.start(w.store)
+	q := w.lead(b, partition(0), owners(a, b))
+	check(q)
+	named, err := b.namedKeys(t.Context(), q.manifest)
+	if err != nil || !named[wal.PageKey(q.tp, 0, 0)] {
+		t.Fatalf("a sweep would delete the page: %v, %v", named, err)
+	}
+	q.mu.Lock()
+	q.manifest.logStart = 2*txns - 9
+	q.manifest.forgetAborted()
+	pages, tail := len(q.manifest.abortedPages), len(q.manifest.aborted)
+	q.mu.Unlock()
+	if pages != 0 || tail != 6 {
+		t.Fatalf("%d pages and %d in memory after the log start moved", pages, tail)
+	}
+}
+
+// A bucket that does not answer for a page must not let aborted records through.
+func TestAbortedPageMissing(t *testing.T) {
+	w := newWorld(t)
+	a := w.start(w.store)
+	p := w.lead(a, partition(0), owners(a))
+	write(t, p, "a", "b", "c")
+	p.mu.Lock()
+	p.manifest.abortedPages = []wal.PageRef{{Epoch: 0, Number: 5, Base: 1, Last: 2, Entries: 1}}
+	p.mu.Unlock()
+	if res, err := p.ReadCommitted(t.Context(), 0, 1000); !errors.Is(err, ErrDataLoss) || len(res.Records) > 0 {
+		t.Fatalf("%v, %d bytes", err, len(res.Records))
+	}
+	if _, err := p.Read(t.Context(), 0, 1000); err != nil {
+		t.Fatal(err)
+	}
 }
