@@ -13,6 +13,7 @@ import (
 	"github.com/tidemark-io/tidemark/metadata"
 	"github.com/tidemark-io/tidemark/tiering"
 	"github.com/tidemark-io/tidemark/tiering/seeded"
+	"github.com/tidemark-io/tidemark/tiering/wal"
 )
 
 const (
@@ -201,11 +202,31 @@ func (f *fetch) ready() bool {
 		if w.FetchOffset < o.LogStart || w.FetchOffset > o.HighWatermark || f.diverges(w) {
 			return true
 		}
-		if w.FetchOffset < o.HighWatermark {
-			sum += w.part.Available(w.FetchOffset, int64(max(w.MaxBytes, 0)))
+		if w.FetchOffset < f.end(o) {
+			sum += f.available(w)
 		}
 	}
 	return sum >= int64(f.req.MinBytes)
+}
+
+// end is the offset up to which this fetch may read.
+func (f *fetch) end(o tiering.Offsets) int64 {
+	if f.committed() {
+		return o.LastStable
+	}
+	return o.HighWatermark
+}
+
+// committed reports whether the client reads committed records alone.
+func (f *fetch) committed() bool { return f.req.IsolationLevel == 1 }
+
+// available is about how many bytes there are to read, as far as they are asked for.
+func (f *fetch) available(w *wanted) int64 {
+	limit := int64(max(w.MaxBytes, 0))
+	if f.committed() {
+		return w.part.AvailableCommitted(w.FetchOffset, limit)
+	}
+	return w.part.Available(w.FetchOffset, limit)
 }
 
 // diverges reports whether the client's log, as its last fetched epoch tells,
@@ -239,7 +260,7 @@ func (f *fetch) need(limit int64) int64 {
 	n := int64(fetchSlack)
 	for i := range f.want {
 		if w := &f.want[i]; w.err == nil && n < limit {
-			n += w.part.Available(w.FetchOffset, int64(max(w.MaxBytes, 0)))
+			n += f.available(w)
 		}
 	}
 	return min(n, limit)
@@ -298,26 +319,30 @@ func (f *fetch) readOne(ctx context.Context, w *wanted, left int, first bool) er
 	if w.FetchOffset >= o.LogStart && w.FetchOffset <= o.HighWatermark && limit == 0 && !first {
 		return nil
 	}
-	if w.FetchOffset == o.HighWatermark {
+	if w.FetchOffset >= f.end(o) && w.FetchOffset <= o.HighWatermark {
 		w.atEnd = true
 		return nil
 	}
-	read, err := w.part.Read(ctx, w.FetchOffset, limit)
+	read := w.part.Read
+	if f.committed() {
+		read = w.part.ReadCommitted
+	}
+	got, err := read(ctx, w.FetchOffset, limit)
 	if errors.Is(err, tiering.ErrOffsetOutOfRange) {
 		return f.outOfRange(ctx, err)
 	}
 	if err != nil {
 		return err
 	}
-	w.offsets = read.Offsets
-	w.atEnd = len(read.Records) == 0
-	if len(read.Records) > limit && !first {
-		if read.Release != nil {
-			read.Release()
+	w.offsets = got.Offsets
+	w.atEnd = len(got.Records) == 0
+	if len(got.Records) > limit && !first {
+		if got.Release != nil {
+			got.Release()
 		}
 		return nil // the next fetch begins with it
 	}
-	w.read = *read
+	w.read = *got
 	return nil
 }
 
@@ -398,6 +423,15 @@ func (f *fetch) respond(resp *kmsg.FetchResponse) {
 	}
 }
 
+// abortedIn lists aborted transactions, never as null: none were.
+func abortedIn(list []wal.AbortedTxn) []kmsg.FetchResponseTopicPartitionAbortedTransaction {
+	out := make([]kmsg.FetchResponseTopicPartitionAbortedTransaction, len(list))
+	for i, t := range list {
+		out[i].ProducerID, out[i].FirstOffset = t.ProducerID, t.First
+	}
+	return out
+}
+
 // partition makes one partition of the response. Without records the field is
 // empty, not null: some clients take null for a broken length.
 func (f *fetch) partition(w *wanted, ends *endpoints) kmsg.FetchResponseTopicPartition {
@@ -417,8 +451,8 @@ func (f *fetch) partition(w *wanted, ends *endpoints) kmsg.FetchResponseTopicPar
 	p.HighWatermark = w.offsets.HighWatermark
 	p.LastStableOffset = w.offsets.LastStable
 	p.LogStartOffset = w.offsets.LogStart
-	if f.req.IsolationLevel == 1 {
-		p.AbortedTransactions = []kmsg.FetchResponseTopicPartitionAbortedTransaction{}
+	if f.committed() {
+		p.AbortedTransactions = abortedIn(w.read.Aborted)
 	}
 	if w.diverging != nil {
 		p.DivergingEpoch.Epoch, p.DivergingEpoch.EndOffset = w.diverging.Epoch, w.diverging.End

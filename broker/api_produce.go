@@ -87,6 +87,8 @@ func lost(parts [][]produced) error {
 // shape of the request.
 func (s *Server) appendAll(ctx context.Context, r *Request, req *kmsg.ProduceRequest, deadline time.Time) [][]produced {
 	parts := make([][]produced, len(req.Topics))
+	txn := s.enlist(ctx, req, deadline) // before room is taken: it asks another broker
+	defer txn.release()
 	release, refusal := s.admit(ctx, req, deadline)
 	defer release()
 	open, cancel := context.WithTimeout(ctx, openWait)
@@ -109,7 +111,7 @@ func (s *Server) appendAll(ctx context.Context, r *Request, req *kmsg.ProduceReq
 			p := &parts[i][j]
 			*p = produced{topic: topic, partition: t.Partitions[j].Partition, err: err}
 			if err == nil {
-				p.appended, p.err = s.append(ctx, open, req, topic, &t.Partitions[j], rules)
+				p.appended, p.err = s.append(ctx, open, req, topic, &t.Partitions[j], rules, txn.at(i, j))
 			}
 			t.Partitions[j].Records = nil // the log's now, or nobody's
 		}
@@ -128,7 +130,7 @@ func (s *Server) admit(ctx context.Context, req *kmsg.ProduceRequest, deadline t
 		return release, refuse(kerr.UnsupportedVersion, "")
 	case req.Acks < -1 || req.Acks > 1:
 		return release, refuse(kerr.InvalidRequiredAcks, "")
-	case req.TransactionID != nil:
+	case req.TransactionID != nil && s.cfg.Txns == nil:
 		return release, errNoTransactions
 	}
 	total := 0
@@ -173,9 +175,15 @@ func (s *Server) rules(t *metadata.Topic) batch.Rules {
 }
 
 // append validates one partition's batch and gives it its offset.
-func (s *Server) append(ctx, open context.Context, req *kmsg.ProduceRequest, t *metadata.Topic, p *kmsg.ProduceRequestTopicPartition, rules batch.Rules) (Appended, error) {
-	part, err := s.partition(open, t, p.Partition, -1)
-	if err != nil {
+func (s *Server) append(ctx, open context.Context, req *kmsg.ProduceRequest, t *metadata.Topic, p *kmsg.ProduceRequestTopicPartition, rules batch.Rules, txn *enlisted) (Appended, error) {
+	if txn != nil && txn.err != nil {
+		return Appended{}, txn.err
+	}
+	var part Partition
+	var err error
+	if txn != nil { // the guard is this one's, whoever leads by now
+		part = txn.part
+	} else if part, err = s.partition(open, t, p.Partition, -1); err != nil {
 		return Appended{}, err
 	}
 	h, err := s.validate(ctx, p.Records, rules)
@@ -184,10 +192,12 @@ func (s *Server) append(ctx, open context.Context, req *kmsg.ProduceRequest, t *
 		return Appended{}, err
 	case h.Codec() == batch.Zstd && req.Version < zstdVersion:
 		return Appended{}, refuse(kerr.UnsupportedCompressionType, "Produce requests with version %d are not allowed to use ZStandard compression", req.Version)
-	case h.Transactional():
+	case h.Transactional() && s.cfg.Txns == nil:
 		return Appended{}, errNoTransactions
+	case h.Transactional() && req.TransactionID == nil:
+		return Appended{}, refuse(kerr.TransactionalIDAuthorizationFailed, "a transactional batch needs a transactional id")
 	}
-	a, err := part.Append(p.Records, h, time.Now().UnixMilli(), rules.LogAppendTime)
+	a, err := part.AppendTxn(p.Records, h, time.Now().UnixMilli(), rules.LogAppendTime, txn.held())
 	if err != nil {
 		return Appended{}, err
 	}

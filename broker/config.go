@@ -30,6 +30,9 @@ type Config struct {
 	View   View
 	Admin  Admin
 	Groups GroupCoordinator
+	// Txns is whom the partitions of a transaction are verified with; nil: there
+	// are no transactions, and what needs them is refused.
+	Txns TxnVerifier
 
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer // nil: metrics are kept but not exported

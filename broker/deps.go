@@ -40,17 +40,34 @@ type Partition interface {
 	// It does not wait for I/O: batches appended one after the other are
 	// committed in that order. An error means that nothing was appended.
 	Append(records []byte, h batch.Header, now int64, stamp bool) (Appended, error)
+	// AppendTxn is Append with a guard, or nil.
+	AppendTxn(records []byte, h batch.Header, now int64, stamp bool, guard *tiering.TxnGuard) (Appended, error)
+	// GuardTxn returns the guard that the next batch of a producer's transaction
+	// has to be appended with once the coordinator, asked from now on, has
+	// confirmed that the partition is part of it; nil when it has before. bumps:
+	// the transaction is one of version 2. The caller gives it back by UnguardTxn.
+	GuardTxn(producerID int64, epoch int16, bumps bool) (*tiering.TxnGuard, error)
+	UnguardTxn(g *tiering.TxnGuard)
+	// AppendMarker ends a producer's transaction. It does not wait either.
+	AppendMarker(m tiering.TxnMarker, now int64, stamp bool) (Appended, error)
+	// Producers returns the committed state of the producers, by id.
+	Producers() []tiering.ProducerState
 	Offsets() tiering.Offsets
 	// Read returns whole batches from the one that holds offset: at least one
 	// when offset is below the high watermark, none at the high watermark, and
 	// tiering.ErrOffsetOutOfRange outside of [log start, high watermark].
 	Read(ctx context.Context, offset int64, maxBytes int) (*tiering.ReadResult, error)
+	// ReadCommitted is Read up to the last stable offset, from which on it returns
+	// nothing, and tells which transactions in what it returns were aborted.
+	ReadCommitted(ctx context.Context, offset int64, maxBytes int) (*tiering.ReadResult, error)
 	// Subscribe has ch sent to, without blocking, whenever the high watermark
 	// or the leadership changes.
 	Subscribe(ch chan<- struct{}) (cancel func())
 	// Available estimates the bytes from offset to the high watermark, counting
 	// no further than limit.
 	Available(offset, limit int64) int64
+	// AvailableCommitted is Available up to the last stable offset.
+	AvailableCommitted(offset, limit int64) int64
 	// EpochEnd returns the largest leader epoch <= epoch and the offset where
 	// it ended; -1, -1 when there is none.
 	EpochEnd(epoch int32) tiering.EpochEnd

@@ -48,6 +48,10 @@ var codes = []struct {
 	// Producer state: the client's idempotence logic acts on these.
 	{tiering.ErrOutOfOrderSequence, kerr.OutOfOrderSequenceNumber},
 	{tiering.ErrInvalidProducerEpoch, kerr.InvalidProducerEpoch},
+	{tiering.ErrInvalidTxnState, kerr.InvalidTxnState},
+	{tiering.ErrCoordinatorFenced, kerr.TransactionCoordinatorFenced},
+	// Retriable, and no reason to look for another leader.
+	{tiering.ErrTooManyTxns, kerr.NotEnoughReplicas},
 	// The store is away or slow: retriable.
 	{tiering.ErrTimedOut, kerr.RequestTimedOut},
 	{tiering.ErrStoreUnavailable, kerr.KafkaStorageError},

@@ -72,6 +72,27 @@ func (p *fakePartition) Append(records []byte, h batch.Header, now int64, stamp 
 	return a, nil
 }
 
+func (p *fakePartition) AppendTxn(records []byte, h batch.Header, now int64, stamp bool, _ *tiering.TxnGuard) (Appended, error) {
+	return p.Append(records, h, now, stamp)
+}
+
+func (p *fakePartition) AppendMarker(m tiering.TxnMarker, now int64, stamp bool) (Appended, error) {
+	raw, h := batch.EncodeMarker(m.Marker, now)
+	return p.Append(raw, h, now, stamp)
+}
+
+func (p *fakePartition) GuardTxn(int64, int16, bool) (*tiering.TxnGuard, error) { return nil, nil }
+func (p *fakePartition) UnguardTxn(*tiering.TxnGuard)                           {}
+func (p *fakePartition) Producers() []tiering.ProducerState                     { return nil }
+
+func (p *fakePartition) ReadCommitted(ctx context.Context, offset int64, maxBytes int) (*tiering.ReadResult, error) {
+	return p.Read(ctx, offset, maxBytes)
+}
+
+func (p *fakePartition) AvailableCommitted(offset, limit int64) int64 {
+	return p.Available(offset, limit)
+}
+
 func (p *fakePartition) releaseLocked(err error) {
 	for _, c := range p.held {
 		c.err = err

@@ -41,7 +41,18 @@ func (t tieringLog) Await(ctx context.Context, tp metadata.TopicPartition) (Part
 type tieringPartition struct{ *tiering.Partition }
 
 func (p tieringPartition) Append(records []byte, h batch.Header, now int64, stamp bool) (Appended, error) {
-	a, err := p.Partition.Append(records, h, now, stamp)
+	return appended(p.Partition.Append(records, h, now, stamp))
+}
+
+func (p tieringPartition) AppendTxn(records []byte, h batch.Header, now int64, stamp bool, guard *tiering.TxnGuard) (Appended, error) {
+	return appended(p.Partition.AppendTxn(records, h, now, stamp, guard))
+}
+
+func (p tieringPartition) AppendMarker(m tiering.TxnMarker, now int64, stamp bool) (Appended, error) {
+	return appended(p.Partition.AppendMarker(m, now, stamp))
+}
+
+func appended(a *tiering.Appended, err error) (Appended, error) {
 	if err != nil {
 		return Appended{}, err
 	}

@@ -37,6 +37,7 @@ type Server struct {
 	apis     map[int16]*api
 	sessions *fetchsession.Cache
 	pids     *producerIDs
+	txns     *verifications
 
 	leaderless waits // for topics' leaders
 	unopened   waits // for own partitions
@@ -83,6 +84,7 @@ func New(cfg Config) (*Server, error) {
 	s.abort, s.startAbort = context.WithCancel(context.Background())
 	s.sessions = fetchsession.NewCache(cfg.FetchSessionsMax)
 	s.pids = newProducerIDs(cfg.Admin)
+	s.txns = newVerifications(cfg.Txns)
 	s.apis = s.table()
 	return s, nil
 }

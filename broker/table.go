@@ -27,7 +27,11 @@ func (s *Server) table() map[int16]*api {
 		{key: 44, min: 0, max: 1, lane: changes, start: later(s.incrementalAlterConfigs)},
 		{key: 46, min: 0, max: 0, start: later(s.listPartitionReassignments), bound: true},
 		{key: 60, min: 0, max: 2, start: later(s.describeCluster), bound: true},
+		{key: 61, min: 0, max: 0, start: later(s.describeProducers), bound: true},
 		{key: 75, min: 0, max: 0, start: later(s.describeTopicPartitions), bound: true},
+	}
+	if s.cfg.Txns != nil {
+		rows = append(rows, &api{key: 27, min: 1, max: 2, start: s.writeTxnMarkers})
 	}
 	rows = append(rows, s.groupTable()...)
 	out := make(map[int16]*api, len(rows))

@@ -193,14 +193,31 @@ type emptyPartition struct{ epoch int32 }
 
 func (e emptyPartition) LeaderEpoch() int32 { return e.epoch }
 
+var errInternal = refuse(kerr.InvalidTopicException, "internal topics take no records from clients")
+
 func (emptyPartition) Append([]byte, batch.Header, int64, bool) (Appended, error) {
-	return Appended{}, refuse(kerr.InvalidTopicException, "internal topics take no records from clients")
+	return Appended{}, errInternal
 }
 
-func (emptyPartition) Offsets() tiering.Offsets         { return tiering.Offsets{} }
-func (emptyPartition) Subscribe(chan<- struct{}) func() { return func() {} }
-func (emptyPartition) Available(int64, int64) int64     { return 0 }
-func (emptyPartition) EpochOf(int64) int32              { return -1 }
+func (emptyPartition) AppendTxn([]byte, batch.Header, int64, bool, *tiering.TxnGuard) (Appended, error) {
+	return Appended{}, errInternal
+}
+
+func (emptyPartition) AppendMarker(tiering.TxnMarker, int64, bool) (Appended, error) {
+	return Appended{}, errInternal
+}
+
+func (emptyPartition) GuardTxn(int64, int16, bool) (*tiering.TxnGuard, error) {
+	return nil, errInternal
+}
+
+func (emptyPartition) UnguardTxn(*tiering.TxnGuard)          {}
+func (emptyPartition) Producers() []tiering.ProducerState    { return nil }
+func (emptyPartition) Offsets() tiering.Offsets              { return tiering.Offsets{} }
+func (emptyPartition) Subscribe(chan<- struct{}) func()      { return func() {} }
+func (emptyPartition) Available(int64, int64) int64          { return 0 }
+func (emptyPartition) AvailableCommitted(int64, int64) int64 { return 0 }
+func (emptyPartition) EpochOf(int64) int32                   { return -1 }
 
 func (e emptyPartition) EpochEnd(epoch int32) tiering.EpochEnd {
 	return tiering.EpochEnd{Epoch: min(epoch, e.epoch)}
@@ -211,6 +228,10 @@ func (emptyPartition) Read(_ context.Context, offset int64, _ int) (*tiering.Rea
 		return nil, tiering.ErrOffsetOutOfRange
 	}
 	return &tiering.ReadResult{}, nil
+}
+
+func (e emptyPartition) ReadCommitted(ctx context.Context, offset int64, maxBytes int) (*tiering.ReadResult, error) {
+	return e.Read(ctx, offset, maxBytes)
 }
 
 func (emptyPartition) OffsetForTimestamp(context.Context, int64) (tiering.TimestampOffset, error) {

@@ -132,7 +132,7 @@ func (p *Partition) Append(records []byte, h batch.Header, now int64, stamp bool
 	return p.AppendTxn(records, h, now, stamp, nil)
 }
 
-// AppendTxn is Append with the guard that BeginTxn gave, which the first batch of
+// AppendTxn is Append with the guard that GuardTxn gave, which the first batch of
 // a transaction needs. nil is none.
 func (p *Partition) AppendTxn(records []byte, h batch.Header, now int64, stamp bool, guard *TxnGuard) (*Appended, error) {
 	p.mu.Lock()

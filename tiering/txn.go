@@ -9,7 +9,7 @@ import (
 // TxnGuard stands between a question to the coordinator, whether a partition is
 // part of a producer's transaction, and the append that rests on the answer. A
 // marker that is appended in between voids it: the answer may be about a
-// transaction that the marker ended. Whoever got one gives it back with EndTxn.
+// transaction that the marker ended. Whoever got one gives it back with UnguardTxn.
 type TxnGuard struct {
 	producer int64
 	epoch    int16
@@ -17,12 +17,12 @@ type TxnGuard struct {
 	users    int // guarded by Partition.mu
 }
 
-// BeginTxn tells whether a batch of a producer's transaction needs the
+// GuardTxn tells whether a batch of a producer's transaction needs the
 // coordinator's word. It returns nil when the transaction is open here, and
 // otherwise the guard to append with once the coordinator, asked after this call,
 // has confirmed it. Concurrent callers share one. bumps: the producer's epoch is
 // raised at the end of every transaction, so its sequence numbers begin at 0.
-func (p *Partition) BeginTxn(producerID int64, epoch int16, bumps bool) (*TxnGuard, error) {
+func (p *Partition) GuardTxn(producerID int64, epoch int16, bumps bool) (*TxnGuard, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.phase != serving {
@@ -53,8 +53,8 @@ func (p *Partition) BeginTxn(producerID int64, epoch int16, bumps bool) (*TxnGua
 	return g, nil
 }
 
-// EndTxn gives a guard back, used or not. nil is nothing.
-func (p *Partition) EndTxn(g *TxnGuard) {
+// UnguardTxn gives a guard back, used or not. nil is nothing.
+func (p *Partition) UnguardTxn(g *TxnGuard) {
 	if g == nil {
 		return
 	}

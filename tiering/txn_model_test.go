@@ -197,7 +197,7 @@ func (w *txnWorld) step() {
 	case k < 9 && m.open >= 0:
 		w.send(own, nil, nil)
 	case k < 5: // a question, and the answer
-		g, err := w.p.BeginTxn(pid, m.epoch, version == 2)
+		g, err := w.p.GuardTxn(pid, m.epoch, version == 2)
 		w.same("begin", err, nil)
 		if m.open >= 0 {
 			w.same("a guard for an open transaction", nil, map[bool]error{false: errNetwork}[g == nil])
@@ -233,7 +233,7 @@ func (w *txnWorld) step() {
 		}
 		own.seq = 0
 		w.send(own, w.guards[pid], ErrInvalidProducerEpoch)
-		_, err := w.p.BeginTxn(pid, own.epoch, false)
+		_, err := w.p.GuardTxn(pid, own.epoch, false)
 		w.same("begin at an old epoch", err, ErrInvalidProducerEpoch)
 	case k == 15 && m.open >= 0:
 		own.txn = false

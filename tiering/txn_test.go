@@ -55,7 +55,7 @@ func TestTxnRules(t *testing.T) {
 	}
 	begin := func(epoch int16, bumps bool) *TxnGuard {
 		t.Helper()
-		g, err := p.BeginTxn(pid, epoch, bumps)
+		g, err := p.GuardTxn(pid, epoch, bumps)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -86,21 +86,21 @@ func TestTxnRules(t *testing.T) {
 	stable(1)
 	_, err = put(g, 0, 0)
 	refused("a marker came between", err, ErrInvalidTxnState)
-	p.EndTxn(g)
-	p.EndTxn(g)
+	p.UnguardTxn(g)
+	p.UnguardTxn(g)
 	if g = begin(0, false); g == nil {
 		t.Fatal("no guard for a transaction that is not open")
 	}
 	_, err = put(g, 0, 4)
 	refused("in the middle", err, ErrOutOfOrderSequence)
-	_, err = p.BeginTxn(pid+1, 0, true)
+	_, err = p.GuardTxn(pid+1, 0, true)
 	refused("another producer", err, nil)
 	raw, h := txnBatch(pid+1, 0, 0, "v")
 	_, err = p.AppendTxn(raw, h, 0, false, g)
 	refused("with somebody else's guard", err, ErrInvalidTxnState)
 	ap, err := put(g, 0, 0)
 	settled(t, ap, err)
-	p.EndTxn(g)
+	p.UnguardTxn(g)
 	if len(p.guards) != 1 { // of pid+1
 		t.Fatalf("guards %v", p.guards)
 	}
@@ -119,7 +119,7 @@ func TestTxnRules(t *testing.T) {
 	raw, h = makeBatch(-1, -1, -1, 0, "v")
 	ap, err = p.Append(raw, h, 0, false)
 	settled(t, ap, err)
-	_, err = p.BeginTxn(pid, 1, true)
+	_, err = p.GuardTxn(pid, 1, true)
 	refused("a new epoch before the old one's end", err, ErrInvalidTxnState)
 
 	_, err = end(0, 2, true, 1)
@@ -139,7 +139,7 @@ func TestTxnRules(t *testing.T) {
 	stable(5)
 	_, err = put(nil, 0, 2)
 	refused("after the end, at the old epoch", err, ErrInvalidProducerEpoch)
-	_, err = p.BeginTxn(pid, 0, true)
+	_, err = p.GuardTxn(pid, 0, true)
 	refused("a question for the old epoch", err, ErrInvalidProducerEpoch)
 	g = begin(1, true)
 	_, err = put(g, 1, 2)
@@ -197,14 +197,14 @@ func TestAbortedPages(t *testing.T) {
 	p := w.lead(a, partition(0), owners(a))
 	const pid, txns = 7, 2*wal.PageEntries + 300
 	raw, h := txnBatch(99, 0, 0, "open long")
-	g, err := p.BeginTxn(99, 0, true)
+	g, err := p.GuardTxn(99, 0, true)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ap, err := p.AppendTxn(raw, h, 0, false, g)
 	settled(t, ap, err)
 	for i := range txns {
-		g, err := p.BeginTxn(pid, int16(i), true)
+		g, err := p.GuardTxn(pid, int16(i), true)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -212,7 +212,7 @@ func TestAbortedPages(t *testing.T) {
 		if _, err := p.AppendTxn(raw, h, 0, false, g); err != nil {
 			t.Fatal(err)
 		}
-		p.EndTxn(g)
+		p.UnguardTxn(g)
 		if ap, err = p.AppendMarker(marker(pid, int16(i)+1, 0, false, 2), 9, false); err != nil {
 			t.Fatal(err)
 		}

@@ -27,7 +27,7 @@ func transactional(raw []byte) ([]byte, batch.Header) {
 // transact writes a transaction of one record and ends it.
 func transact(t *testing.T, p *tiering.Partition, pid int64, epoch int16, commit bool) {
 	t.Helper()
-	g, err := p.BeginTxn(pid, epoch, true)
+	g, err := p.GuardTxn(pid, epoch, true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,7 +36,7 @@ func transact(t *testing.T, p *tiering.Partition, pid int64, epoch int16, commit
 	if _, err := p.AppendTxn(raw, h, 0, false, g); err != nil {
 		t.Fatal(err)
 	}
-	p.EndTxn(g)
+	p.UnguardTxn(g)
 	a, err := p.AppendMarker(tiering.TxnMarker{Marker: batch.Marker{ProducerID: pid, ProducerEpoch: epoch + 1, Commit: commit}, TransactionVersion: 2}, 8, false)
 	if err != nil {
 		t.Fatal(err)
@@ -65,7 +65,7 @@ func TestTransactions(t *testing.T) {
 		for i := range 2 * wal.PageEntries / 4 {
 			transact(t, p, 6, int16(i), false)
 		}
-		g, err := p.BeginTxn(9, 0, true)
+		g, err := p.GuardTxn(9, 0, true)
 		if err != nil {
 			t.Fatal(err)
 		}
