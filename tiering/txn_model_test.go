@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -395,11 +397,17 @@ func (w *txnWorld) producers() {
 // TestTxnModel compares transactions with a model of a page, over takeovers of all
 // kinds at random moments, checkpoints, and segments in place of extents.
 func TestTxnModel(t *testing.T) {
-	seeds := uint64(12)
+	first, seeds := uint64(0), uint64(12)
 	if testing.Short() {
 		seeds = 3
 	}
-	for seed := range seeds {
+	if v := os.Getenv("TIDEMARK_FIRST_SEED"); v != "" {
+		var err error
+		if first, err = strconv.ParseUint(v, 10, 64); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for seed := first; seed < first+seeds; seed++ {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
 			base := newWorld(t)

@@ -48,7 +48,14 @@ type suite struct {
 // seedsARound keeps runs short, so that a bug is told of soon after it is found.
 const seedsARound = 50
 
+// txnSeeds is how many seeds the log's own tests run at a time.
+const txnSeeds = 12
+
 var suites = map[string]suite{
+	// Transactions, in the log alone: a model and random schedules.
+	"log": {name: "the log's own tests", pkg: "./tiering", share: 5, rounds: func(round int) (args, env []string) {
+		return []string{"-test.run=^TestTxn"}, []string{"TIDEMARK_FIRST_SEED=" + strconv.Itoa(round*txnSeeds)}
+	}},
 	"sim": {name: "simulation", pkg: "./test/sim", share: 40, rounds: func(round int) (args, env []string) {
 		return []string{"-test.run=^TestSeeds$"}, []string{
 			"TIDEMARK_FIRST_SEED=" + strconv.Itoa(1+round*seedsARound), "TIDEMARK_SEEDS=" + strconv.Itoa(seedsARound), "TIDEMARK_SIM_STOP=1"}

@@ -1,15 +1,15 @@
 // Command seeded tests the testers: it builds the program with one known bug
-// after the other (package tiering/seeded), runs the simulation and then the
-// rig against it, and tells what found it and after how long. A bug that nothing
-// finds within the limit is a failure.
+// after the other (package tiering/seeded), runs the log's own tests of
+// transactions, the simulation and then the rig against it, and tells what found
+// it and after how long. A bug that nothing finds within the limit is a failure.
 //
 //	seeded                      every bug, ten minutes each at most
 //	seeded -bugs B1,B5          some of them
 //	seeded -turns 2             two of them by turns, chosen by the commit
 //	seeded -control -limit 5m   none of them: then nothing may be found
 //
-// The suites are packages of ordinary tests. The simulation has the broker's
-// code in itself and is compiled with the bug's tag; it takes its seeds from
+// The suites are packages of ordinary tests. The first two have the broker's code
+// in themselves and are compiled with the bug's tag; they take their seeds from
 // TIDEMARK_FIRST_SEED and TIDEMARK_SEEDS. The rig runs the broker that
 // TIDEMARK_BIN names, which is built with the tag. Finding a bug is a failing
 // test, exit status 1; anything else that goes wrong is an error of this
@@ -45,7 +45,7 @@ func main() {
 	flag.StringVar(&o.bugs, "bugs", "", "the bugs to seed, separated by commas; default: all")
 	flag.IntVar(&o.turns, "turns", 0, "seed so many bugs, by turns from commit to commit")
 	flag.DurationVar(&o.limit, "limit", 10*time.Minute, "how long the suites may look for one bug, builds not counted")
-	flag.StringVar(&o.suites, "suites", "sim,rig", "the suites that look, in this order")
+	flag.StringVar(&o.suites, "suites", "log,sim,rig", "the suites that look, in this order")
 	flag.BoolVar(&o.control, "control", false, "seed nothing, and expect that nothing is found")
 	flag.StringVar(&o.logs, "logs", filepath.Join(".build", "seeded"), "where output is kept")
 	flag.Parse()
