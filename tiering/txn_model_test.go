@@ -245,8 +245,8 @@ func (w *txnWorld) step() {
 		}
 	case k == 16 && m.open >= 0 && w.log[len(w.log)-1].pid == pid && !w.log[len(w.log)-1].marker:
 		last := w.log[len(w.log)-1]
-		raw, h := makeBatch(pid, last.epoch, last.seq, 0, "again")
-		raw, h = transactional(raw)
+		raw, _ := makeBatch(pid, last.epoch, last.seq, 0, "again")
+		raw, h := transactional(raw)
 		a, err := w.p.AppendTxn(raw, h, 0, false, nil)
 		if err != nil || !a.Duplicate || a.BaseOffset != int64(len(w.log)-1) {
 			w.fail("the last batch again: %+v, %v", a, err)
