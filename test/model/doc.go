@@ -4,7 +4,7 @@
 // code: what is checked here is the reasoning behind package tiering, and the
 // owner lists of package metadata.
 //
-//	go test ./test/model            some nine million states, half a minute on one core
+//	go test ./test/model            some ten million states, half a minute on one core
 //	go test -short ./test/model     smaller bounds, a second or two
 //	go test -v ./test/model         prints every counterexample
 //
@@ -65,6 +65,19 @@
 // and no chain that the next leader has to replay is taken for inherited. That it
 // is the newest is enough: what an older one names, a reader who misses it looks
 // up again.
+//
+// # The transactions
+//
+// One producer that runs one transaction after the other, two partitions, two
+// owners of the coordinator's shard. The client sends batches, asks for a commit
+// or an abort, and goes on; requests that it gave up on arrive later. Leaders ask
+// about partitions, append, and take markers; the coordinator decides, at a
+// request or because it took too long, sends markers, completes, is deposed and
+// goes on sending. Two ways: every transaction has an epoch of its own, and
+// requests and markers may come at any time and again; or all have one, and then
+// what the old protocol cannot tell apart is left out. Promised: what a
+// transaction wrote is shown in all partitions if its client committed it and the
+// coordinator did, else nowhere; and nothing of it stays open once it is complete.
 //
 // # What is left out
 //
