@@ -366,13 +366,20 @@ func TestVerification(t *testing.T) {
 	// A marker that comes while the coordinator is asked voids its answer.
 	other := x.dial()
 	m := markerOf(1, 3, false)
-	m.CoordinatorEpoch = 1 // not the same again
+	m.TransactionVersion = 1
 	x.v.during = func() { x.ended(x.end(other, m, 0), nil) }
 	code, _ = x.produce(c, 12, 0, txnRecords(1, 3, 0, "too late"))
 	x.want(code, kerr.InvalidTxnState)
 	x.v.during = nil
 	code, _ = x.produce(c, 12, 0, txnRecords(1, 3, 0, "again"))
 	x.want(code, nil)
+	// Since version 2 the next transaction may be asked for while markers of this
+	// one are on their way.
+	x.v.codes = []int16{concurrent}
+	x.v.during = sync.OnceFunc(func() { x.ended(x.end(other, markerOf(1, 4, true), 0), nil) })
+	code, _ = x.produce(c, 12, 0, txnRecords(1, 4, 0, "next"))
+	x.want(code, nil)
+	x.v.during = nil
 
 	// Without a transactional id there is no transaction.
 	req := kmsg.NewPtrProduceRequest()
@@ -380,7 +387,7 @@ func TestVerification(t *testing.T) {
 	rt := kmsg.NewProduceRequestTopic()
 	rt.Topic = x.topic
 	rp := kmsg.NewProduceRequestTopicPartition()
-	rp.Records = txnRecords(1, 3, 1, "v")
+	rp.Records = txnRecords(1, 4, 1, "v")
 	rt.Partitions = append(rt.Partitions, rp)
 	req.Topics = append(req.Topics, rt)
 	x.want(do[*kmsg.ProduceResponse](c, req).Topics[0].Partitions[0].ErrorCode, kerr.TransactionalIDAuthorizationFailed)

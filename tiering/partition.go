@@ -48,7 +48,7 @@ type Partition struct {
 	tierAt  time.Time // it is not tiered before: something of it could not be read
 	readers readAhead
 	// guards are of producers whose transactions are being looked up.
-	guards map[int64]*TxnGuard
+	guards map[int64][]*TxnGuard
 
 	// subsMu guards subs. Notifications never wait.
 	subsMu sync.Mutex
@@ -165,9 +165,6 @@ func (p *Partition) AppendTxn(records []byte, h batch.Header, now int64, stamp b
 		return nil, err
 	}
 	p.manifest.producers.append(&h, base, h.MaxTimestamp, f)
-	if h.Transactional() { // from now on the open transaction speaks for itself
-		delete(p.guards, h.ProducerID)
-	}
 	a.BaseOffset, a.flush = base, f
 	return a, nil
 }

@@ -1,6 +1,8 @@
 package tiering
 
 import (
+	"slices"
+
 	"github.com/tidemark-io/tidemark/tiering/batch"
 	"github.com/tidemark-io/tidemark/tiering/seeded"
 	"github.com/tidemark-io/tidemark/tiering/wal"
@@ -8,8 +10,9 @@ import (
 
 // TxnGuard stands between a question to the coordinator, whether a partition is
 // part of a producer's transaction, and the append that rests on the answer. A
-// marker that is appended in between voids it: the answer may be about a
-// transaction that the marker ended. Whoever got one gives it back with UnguardTxn.
+// marker that is appended in between voids it, if the answer may be about the
+// transaction that the marker ended. Whoever got one gives it back with
+// UnguardTxn.
 type TxnGuard struct {
 	producer int64
 	epoch    int16
@@ -22,6 +25,9 @@ type TxnGuard struct {
 // otherwise the guard to append with once the coordinator, asked after this call,
 // has confirmed it. Concurrent callers share one. bumps: the producer's epoch is
 // raised at the end of every transaction, so its sequence numbers begin at 0.
+//
+// The transaction before may still be open here, at an older epoch: the
+// coordinator, which knows that its marker is on the way, then has the client wait.
 func (p *Partition) GuardTxn(producerID int64, epoch int16, bumps bool) (*TxnGuard, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -34,22 +40,19 @@ func (p *Partition) GuardTxn(producerID int64, epoch int16, bumps bool) (*TxnGua
 			return nil, ErrInvalidProducerEpoch
 		case a.txn >= 0 && a.epoch == epoch:
 			return nil, nil
-		case a.txn >= 0: // it has to end first
-			return nil, ErrInvalidTxnState
 		}
 	}
-	g := p.guards[producerID]
-	if g != nil && g.epoch > epoch {
-		return nil, ErrInvalidProducerEpoch
-	}
-	if g == nil || g.epoch < epoch || g.bumps != bumps {
-		g = &TxnGuard{producer: producerID, epoch: epoch, bumps: bumps}
-		if p.guards == nil {
-			p.guards = make(map[int64]*TxnGuard)
+	for _, g := range p.guards[producerID] {
+		if g.epoch == epoch && g.bumps == bumps {
+			g.users++
+			return g, nil
 		}
-		p.guards[producerID] = g // what was asked for another epoch is void
 	}
-	g.users++
+	g := &TxnGuard{producer: producerID, epoch: epoch, bumps: bumps, users: 1}
+	if p.guards == nil {
+		p.guards = make(map[int64][]*TxnGuard)
+	}
+	p.guards[producerID] = append(p.guards[producerID], g)
 	return g, nil
 }
 
@@ -60,14 +63,31 @@ func (p *Partition) UnguardTxn(g *TxnGuard) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if g.users--; g.users == 0 && p.guards[g.producer] == g {
-		delete(p.guards, g.producer)
+	if g.users--; g.users == 0 {
+		p.dropGuards(g.producer, func(o *TxnGuard) bool { return o == g })
+	}
+}
+
+// void voids the guards that a marker makes worthless; p.mu is held. Since
+// version 2 a marker's epoch is that of the next transaction, about which an
+// answer stands; before, of this one and the next.
+func (p *Partition) void(m *TxnMarker) {
+	p.dropGuards(m.ProducerID, func(g *TxnGuard) bool {
+		return g.epoch < m.ProducerEpoch || g.epoch == m.ProducerEpoch && m.TransactionVersion < 2
+	})
+}
+
+func (p *Partition) dropGuards(producerID int64, which func(*TxnGuard) bool) {
+	if left := slices.DeleteFunc(p.guards[producerID], which); len(left) > 0 {
+		p.guards[producerID] = left
+	} else {
+		delete(p.guards, producerID)
 	}
 }
 
 // standing returns g if it is still good, else nil; p.mu is held.
 func (p *Partition) standing(g *TxnGuard) *TxnGuard {
-	if g != nil && p.guards[g.producer] == g {
+	if g != nil && slices.Contains(p.guards[g.producer], g) {
 		return g
 	}
 	return nil
@@ -113,7 +133,7 @@ func (p *Partition) AppendMarker(m TxnMarker, now int64, stamp bool) (*Appended,
 		return nil, err
 	}
 	if again != nil {
-		delete(p.guards, m.ProducerID)
+		p.void(&m)
 		a.Duplicate = true
 		if n := len(again.pending); n > 0 {
 			a.flush = again.pending[n-1].flush
@@ -133,7 +153,7 @@ func (p *Partition) AppendMarker(m TxnMarker, now int64, stamp bool) (*Appended,
 	if err != nil {
 		return nil, err
 	}
-	delete(p.guards, m.ProducerID)
+	p.void(&m)
 	s := p.manifest.producers.get(m.ProducerID, m.ProducerEpoch)
 	s.ahead.marker(m.ProducerEpoch, m.CoordinatorEpoch, now)
 	s.pending = append(s.pending, pendingBatch{epoch: m.ProducerEpoch, marker: true, ProducerBatch: wal.ProducerBatch{Base: base}, flush: f})

@@ -93,15 +93,13 @@ func TestTxnRules(t *testing.T) {
 	}
 	_, err = put(g, 0, 4)
 	refused("in the middle", err, ErrOutOfOrderSequence)
-	_, err = p.GuardTxn(pid+1, 0, true)
-	refused("another producer", err, nil)
 	raw, h := txnBatch(pid+1, 0, 0, "v")
 	_, err = p.AppendTxn(raw, h, 0, false, g)
 	refused("with somebody else's guard", err, ErrInvalidTxnState)
 	ap, err := put(g, 0, 0)
 	settled(t, ap, err)
 	p.UnguardTxn(g)
-	if len(p.guards) != 1 { // of pid+1
+	if len(p.guards) != 0 {
 		t.Fatalf("guards %v", p.guards)
 	}
 	stable(1)
@@ -119,7 +117,8 @@ func TestTxnRules(t *testing.T) {
 	raw, h = makeBatch(-1, -1, -1, 0, "v")
 	ap, err = p.Append(raw, h, 0, false)
 	settled(t, ap, err)
-	_, err = p.GuardTxn(pid, 1, true)
+	early := begin(1, true) // the next transaction, before this one's end
+	_, err = put(early, 1, 0)
 	refused("a new epoch before the old one's end", err, ErrInvalidTxnState)
 
 	_, err = end(0, 2, true, 1)
@@ -141,7 +140,10 @@ func TestTxnRules(t *testing.T) {
 	refused("after the end, at the old epoch", err, ErrInvalidProducerEpoch)
 	_, err = p.GuardTxn(pid, 0, true)
 	refused("a question for the old epoch", err, ErrInvalidProducerEpoch)
-	g = begin(1, true)
+	if g = begin(1, true); g != early {
+		t.Fatal("the marker of one transaction voided what was asked for the next")
+	}
+	p.UnguardTxn(early)
 	_, err = put(g, 1, 2)
 	refused("a new epoch in the middle", err, ErrOutOfOrderSequence)
 	ap, err = put(g, 1, 0)
@@ -203,6 +205,7 @@ func TestAbortedPages(t *testing.T) {
 	}
 	ap, err := p.AppendTxn(raw, h, 0, false, g)
 	settled(t, ap, err)
+	p.UnguardTxn(g)
 	for i := range txns {
 		g, err := p.GuardTxn(pid, int16(i), true)
 		if err != nil {
