@@ -414,6 +414,7 @@ func TestTxnModel(t *testing.T) {
 			base.tune = func(cfg *Config) {
 				tiny(cfg)
 				cfg.Collects = func() bool { return false }
+				cfg.SweepInterval = time.Hour // this world has no owner lists, which sweeps go by
 				cfg.SegmentBytes, cfg.SegmentBytesMax, cfg.BlockBytes = 1500, 3000, 200
 				cfg.TierInterval, cfg.TierAge = 10*time.Millisecond, 50*time.Millisecond
 				cfg.TailBytes = 8 << 10
