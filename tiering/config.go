@@ -150,6 +150,15 @@ type Config struct {
 	// behind, SweepAge (24 h) the age from which such an object is deleted. It is a
 	// courtesy to whoever looks into a failure; nothing rests on it.
 	SweepInterval, SweepAge time.Duration
+	// DeleteGrace (1 h) is how long objects stay that the log start offset has
+	// passed, or whose topic was deleted: whoever reads them still need not begin
+	// anew. Nothing rests on it.
+	DeleteGrace time.Duration
+	// Policy tells what the configs of a topic say about retention; it must not
+	// wait for anything. nil: everything is kept. RetentionInterval (1 min) is how
+	// often a partition is looked at, at most.
+	Policy            func(metadata.TopicID) Policy
+	RetentionInterval time.Duration
 	// Collects tells whether this broker deletes what sealed chains leave; one of
 	// the cluster at a time is enough. nil: it does.
 	Collects func() bool
@@ -191,6 +200,8 @@ func (c *Config) ensureDefaults() {
 	setDefault(&c.AbandonedAge, 10*time.Minute)
 	setDefault(&c.SweepInterval, 6*time.Hour)
 	setDefault(&c.SweepAge, 24*time.Hour)
+	setDefault(&c.DeleteGrace, time.Hour)
+	setDefault(&c.RetentionInterval, time.Minute)
 	if c.Collects == nil {
 		c.Collects = func() bool { return true }
 	}

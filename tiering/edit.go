@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/tidemark-io/tidemark/tiering/wal"
 )
@@ -25,7 +26,7 @@ func (m *manifest) change(c *change, now int64) error {
 }
 
 // isEdit reports whether a record edits the manifest of its partition.
-func isEdit(t wal.RecordType) bool { return t == wal.Add }
+func isEdit(t wal.RecordType) bool { return t == wal.Add || t == wal.LogStart }
 
 // edit applies a committed edit. That it can be applied was checked when it was
 // proposed: edits of a partition are committed one at a time, and extents that
@@ -34,12 +35,20 @@ func (m *manifest) edit(r *wal.Record) error {
 	if r.Epoch != m.epoch {
 		return fmt.Errorf("%s: edit of epoch %d at epoch %d", m.partition, r.Epoch, m.epoch)
 	}
+	if r.Type == wal.LogStart {
+		return m.trim(r.Base)
+	}
 	return m.add(r.Segment)
 }
 
 // addable tells why a segment cannot take the place of the oldest extents.
 func (m *manifest) addable(s *wal.SegmentRef) error {
-	if s.Base != m.tiered || s.Last < s.Base || s.Last >= m.end {
+	if s.Last < m.logStart {
+		return fmt.Errorf("%s: segment of offsets %d to %d is %w, %d", m.partition, s.Base, s.Last, errBelowStart, m.logStart)
+	}
+	// It begins where the segments end or, when the log start has passed that, no
+	// later than the log.
+	if s.Base < m.tiered || s.Base > m.untieredFrom() || s.Last < s.Base || s.Last >= m.end {
 		return fmt.Errorf("%s: segment of offsets %d to %d does not fit between %d and %d", m.partition, s.Base, s.Last, m.tiered, m.end)
 	}
 	if i := find(m.tail, s.Last); i < len(m.tail) && m.tail[i].Base <= s.Last && m.tail[i].Last != s.Last {
@@ -111,7 +120,7 @@ func lowest(floors, others []wal.SlotFloor) []wal.SlotFloor {
 // partition that is being given up takes none: what its RELEASE states must hold
 // every edit, or what an edit made unneeded would be missed. After a nil error
 // the caller has the turn until endEdit.
-func (p *Partition) beginEdit(ctx context.Context, r wal.Record, check func(*manifest) error) (*flush, error) {
+func (p *Partition) beginEdit(ctx context.Context, r *wal.Record, check func(*manifest) error) (*flush, error) {
 	select {
 	case p.editing <- struct{}{}:
 	case <-ctx.Done():
@@ -132,7 +141,7 @@ func (p *Partition) endEdit(f *flush) error {
 	return f.err
 }
 
-func (p *Partition) propose(r wal.Record, check func(*manifest) error) (*flush, error) {
+func (p *Partition) propose(r *wal.Record, check func(*manifest) error) (*flush, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.phase != serving {
@@ -142,7 +151,7 @@ func (p *Partition) propose(r wal.Record, check func(*manifest) error) (*flush, 
 		return nil, err
 	}
 	r.Partition, r.Epoch = p.tp, p.epoch
-	f, err := p.log.record(r, func(uint64) { p.edited(&r) })
+	f, err := p.log.record(*r, func(uint64) { p.edited(r) })
 	if err == nil {
 		p.edits++
 	}
@@ -154,12 +163,20 @@ func (p *Partition) edited(r *wal.Record) {
 	p.mu.Lock()
 	p.edits--
 	p.encoded = nil
+	var free freed
+	if r.Type == wal.LogStart {
+		free = p.manifest.freedBy(r.Base)
+	}
 	if err := p.manifest.edit(r); err != nil {
 		// It was checked when it was proposed; going on would let others replay
 		// something else than what is served.
 		panic(err)
 	}
+	if p.manifest.untiered == 0 {
+		p.waiting = time.Time{}
+	}
 	p.mu.Unlock()
+	p.log.graves.bury(p.tp, free, time.Now().Add(p.log.cfg.DeleteGrace), false)
 	p.notify() // a release may wait for it
 }
 

@@ -127,6 +127,8 @@ func (p *Partition) serve() {
 	if p.phase == opening { // else it was dropped
 		p.phase = serving
 	}
+	p.watch.look = time.Now()
+	p.log.retainSoon()
 	if p.manifest.untiered > 0 {
 		p.waiting = time.Now()
 		p.log.tierSoon()

@@ -93,6 +93,8 @@ type Log struct {
 	// collectable wakes the collector; it holds at most one token.
 	collectable chan struct{}
 	garbage     garbage
+	graves      graves
+	retain      retainer
 	abandoned   map[metadata.Incarnation]time.Time // since when they were seen so; the collector's
 	// sweptTo is where sweeps that had too many candidates go on, by prefix;
 	// sweepMax how many are too many. The sweeper's.
@@ -136,6 +138,8 @@ func Open(ctx context.Context, cfg Config) (*Log, error) {
 	l.room.limit, l.room.done = cfg.UnflushedBytesMax, l.done
 	l.recoveries.init()
 	l.releases.init()
+	l.graves.init()
+	l.retain.init()
 	l.open = l.newFlush()
 	if err := l.start(ctx); err != nil {
 		return nil, err
@@ -186,6 +190,8 @@ func (l *Log) Run(ctx context.Context) error {
 	g.Go(func() error { l.tierLoop(ctx); return nil })
 	g.Go(func() error { l.collectLoop(ctx); return nil })
 	g.Go(func() error { l.sweepLoop(ctx); return nil })
+	g.Go(func() error { l.retainLoop(ctx); return nil })
+	g.Go(func() error { l.graveLoop(ctx); return nil })
 	select {
 	case <-ctx.Done():
 		l.fail(fmt.Errorf("%w: %w", ErrFenced, context.Cause(ctx)))

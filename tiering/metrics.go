@@ -14,6 +14,7 @@ type metrics struct {
 	unreadable  prometheus.Counter
 	slowed      prometheus.Counter
 	deleted     *prometheus.CounterVec
+	trimmed     *prometheus.CounterVec
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -55,7 +56,10 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	m.deleted = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "tidemark_deleted_objects_total", Help: "Objects deleted from the bucket, by kind (wal, checkpoint, page, segment, orphan).",
 	}, []string{"kind"})
-	r.MustRegister(m.segments, m.segmentSize, m.untiered, m.unreadable, m.slowed, m.deleted)
+	m.trimmed = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "tidemark_log_start_raised_total", Help: "Times the log start offset of a partition was raised, by reason (retention, delete records).",
+	}, []string{"reason"})
+	r.MustRegister(m.trimmed, m.segments, m.segmentSize, m.untiered, m.unreadable, m.slowed, m.deleted)
 	r.MustRegister(m.stages, m.flushBytes, m.reads, m.checkpoints, m.seals)
 	return m
 }

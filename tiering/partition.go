@@ -46,6 +46,7 @@ type Partition struct {
 	// waiting is since when something has waited to be tiered, zero if nothing does.
 	waiting time.Time
 	tierAt  time.Time // it is not tiered before: something of it could not be read
+	watch   watch
 	readers readAhead
 	// guards are of producers whose transactions are being looked up.
 	guards map[int64][]*TxnGuard
@@ -62,6 +63,9 @@ type Offsets struct {
 	LogStart      int64
 	HighWatermark int64
 	LastStable    int64
+	// Tiered is where write-ahead objects take over from segments: records from
+	// LogStart up to it lie in segments.
+	Tiered int64
 }
 
 // Appended is a batch that has its offset and is not yet committed.
@@ -187,6 +191,9 @@ func (p *Partition) commit(ref wal.ExtentRef, rows []wal.Row, now time.Time) err
 	p.encoded = nil
 	if p.waiting.IsZero() {
 		p.waiting = now
+	}
+	if p.watch.grew(ref.RawLen, now, p.log.cfg.RetentionInterval) {
+		p.log.retainSoon()
 	}
 	return p.manifest.apply(ref, rows, now.UnixMilli())
 }

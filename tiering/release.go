@@ -108,8 +108,12 @@ func (l *Log) Drop(tp metadata.TopicPartition) {
 	}
 	l.partsMu.Unlock()
 	if p != nil {
+		p.mu.RLock()
+		all := p.manifest.clone().everything()
+		p.mu.RUnlock()
 		p.retire()
 		l.sweep(p)
+		l.graves.bury(tp, all, time.Now().Add(l.cfg.DeleteGrace), true)
 	}
 }
 

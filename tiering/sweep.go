@@ -157,15 +157,20 @@ func (p *Partition) sweepObjects(ctx context.Context) error {
 		return err
 	}
 	for _, key := range segments {
-		if !named[key] {
-			if err := l.sweepObject(ctx, key); err != nil {
-				return err
-			}
+		if named[key] || l.graves.has(key) {
+			continue
+		}
+		if _, s, _ := wal.ParseSegmentKey(key); s.Base < m.logStart { // named once, perhaps: nobody knows until when
+			l.graves.bury(p.tp, freed{segments: []wal.SegmentRef{s}}, time.Now().Add(l.cfg.DeleteGrace), false)
+			continue
+		}
+		if err := l.sweepObject(ctx, key); err != nil {
+			return err
 		}
 	}
 	for _, key := range pages {
 		_, epoch, number, _ := wal.ParsePageKey(key)
-		if !named[key] && (epoch < p.epoch || number < m.nextPage) { // else it is being written
+		if !named[key] && !l.graves.has(key) && (epoch < p.epoch || number < m.nextPage) { // else it is being written
 			if err := l.sweepObject(ctx, key); err != nil {
 				return err
 			}
@@ -183,7 +188,7 @@ func (l *Log) sweepObject(ctx context.Context, key string) error {
 func (l *Log) namedKeys(ctx context.Context, m *manifest) (map[string]bool, error) {
 	named := make(map[string]bool)
 	segments := func(refs []wal.SegmentRef) {
-		for i := range refs {
+		for i := findSegment(refs, m.logStart); i < len(refs); i++ { // a page may name older ones still
 			named[wal.SegmentKey(m.partition, &refs[i])] = true
 		}
 	}
@@ -296,12 +301,14 @@ func (l *Log) sweepShared(ctx context.Context, prefix string) error {
 			return err
 		}
 	}
-	if err := l.strikeNamed(ctx, orphans); err != nil {
+	if err := l.strikeNamed(ctx, orphans, func(metadata.TopicPartition) bool { return true }); err != nil {
 		return err
 	}
 	for key := range orphans {
-		if err := l.sweepObject(ctx, key); err != nil {
-			return err
+		// It may have been named until a moment ago. After the grace it is looked at
+		// once more.
+		if !l.graves.has(key) {
+			l.graves.add(grave{due: time.Now().Add(l.cfg.DeleteGrace), shared: key})
 		}
 	}
 	return nil
@@ -319,18 +326,18 @@ func (l *Log) strike(ctx context.Context, keys map[string]bool, m *manifest) err
 	return err
 }
 
-// strikeNamed takes the keys that the manifest of any partition names, as of some
+// strikeNamed takes the keys that the manifests of some partitions name, as of some
 // moment after the call, out of a set. Any partition that cannot be read is an
-// error. The owner lists must be the same afterwards: while its entry is listed,
+// error. Their owner lists must be the same afterwards: while its entry is listed,
 // a chain goes on describing what it led, and the walk finds it.
-func (l *Log) strikeNamed(ctx context.Context, keys map[string]bool) error {
+func (l *Log) strikeNamed(ctx context.Context, keys map[string]bool, of func(metadata.TopicPartition) bool) error {
 	for attempt := 0; len(keys) > 0; attempt++ {
-		before, err := l.cfg.Chains.Owners(ctx)
+		before, err := l.ownersOf(ctx, of)
 		if err != nil {
 			return err
 		}
 		err = l.strikeNamedBy(ctx, keys, before)
-		after, again := l.cfg.Chains.Owners(ctx)
+		after, again := l.ownersOf(ctx, of)
 		switch {
 		case again != nil:
 			return again
@@ -341,6 +348,12 @@ func (l *Log) strikeNamed(ctx context.Context, keys map[string]bool) error {
 		}
 	}
 	return nil
+}
+
+func (l *Log) ownersOf(ctx context.Context, of func(metadata.TopicPartition) bool) (map[metadata.TopicPartition][]metadata.Owner, error) {
+	owners, err := l.cfg.Chains.Owners(ctx)
+	maps.DeleteFunc(owners, func(tp metadata.TopicPartition, _ []metadata.Owner) bool { return !of(tp) })
+	return owners, err
 }
 
 func (l *Log) strikeNamedBy(ctx context.Context, keys map[string]bool, owners map[metadata.TopicPartition][]metadata.Owner) error {

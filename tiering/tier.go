@@ -62,6 +62,11 @@ type candidate struct {
 	p     *Partition
 	bytes int64
 	since time.Time
+	// size is from how many bytes on it gets a segment of its own, max how large that
+	// may be, and wait how long something of it waits: what the broker is set to, or
+	// less by its topic's configs.
+	size, max int64
+	wait      time.Duration
 }
 
 // tierRound writes the segments that are due and returns how many bytes are left
@@ -69,8 +74,8 @@ type candidate struct {
 func (l *Log) tierRound(ctx context.Context, now time.Time) int64 {
 	var rest []candidate
 	for _, c := range l.tierCandidates(now) {
-		if c.bytes >= l.cfg.SegmentBytes {
-			left, err := l.tierOwn(ctx, c.p)
+		if c.bytes >= c.size {
+			left, err := l.tierOwn(ctx, c)
 			if err != nil {
 				l.tierFailed(ctx, err, "own")
 				continue
@@ -104,8 +109,8 @@ func (l *Log) look(now time.Time) {
 }
 
 func (l *Log) tierFailed(ctx context.Context, err error, kind string) {
-	if ctx.Err() != nil || errors.Is(err, ErrFenced) || errors.Is(err, ErrNotLeader) {
-		return // the next leader's work
+	if ctx.Err() != nil || errors.Is(err, ErrFenced) || errors.Is(err, ErrNotLeader) || errors.Is(err, errBelowStart) {
+		return // the next leader's work, or nobody's
 	}
 	l.m.segments.WithLabelValues(kind, "error").Inc()
 	l.cfg.Logger.Warn("tiering failed, trying again", "error", err)
@@ -152,21 +157,40 @@ func (p *Partition) candidate() candidate {
 	if p.phase != serving {
 		return candidate{p: p}
 	}
-	return candidate{p, p.manifest.untiered, p.waiting}
+	c := candidate{p: p, bytes: p.manifest.untiered, since: p.waiting}
+	c.size, c.max, c.wait = p.watch.policy.tiering(&p.log.cfg)
+	return c
+}
+
+// tiering returns from how many bytes on a partition gets a segment of its own,
+// how large that may be, and how long something may wait for one.
+func (p *Policy) tiering(cfg *Config) (size, most int64, wait time.Duration) {
+	size, most, wait = cfg.SegmentBytes, cfg.SegmentBytesMax, cfg.TierAge
+	if p.SegmentBytes > 0 {
+		size, most = min(size, p.SegmentBytes), min(most, p.SegmentBytes)
+	}
+	if p.SegmentMillis > 0 && p.SegmentMillis < wait.Milliseconds() {
+		wait = time.Duration(p.SegmentMillis) * time.Millisecond
+	}
+	return size, most, wait
 }
 
 // chooseShared decides which partitions share segments: all that are too small
 // for one of their own, once the oldest has waited long enough or they have become
-// too much.
+// too much; before that those whose topics do not wait so long.
 func chooseShared(small []candidate, now time.Time, cfg *Config) []candidate {
 	var bytes int64
+	var impatient []candidate
 	old := false
 	for _, c := range small {
 		bytes += c.bytes
 		old = old || now.Sub(c.since) >= cfg.TierAge
+		if now.Sub(c.since) >= c.wait {
+			impatient = append(impatient, c)
+		}
 	}
 	if !old && bytes < cfg.TierBytes {
-		return nil
+		small = impatient
 	}
 	slices.SortFunc(small, func(a, b candidate) int { return comparePartitions(a.p, b.p) })
 	return small
@@ -181,6 +205,7 @@ type source struct {
 	p     *Partition
 	refs  []wal.ExtentRef
 	bytes int64
+	full  bool      // as much as may be; there may be more
 	taken time.Time // when refs were taken from the manifest
 }
 
@@ -190,21 +215,23 @@ func (p *Partition) untieredRefs(ctx context.Context, limit int64) (s source, er
 	s = source{p: p, taken: time.Now()}
 	p.mu.RLock()
 	m := p.manifest
-	tiered, pages, tail := m.tiered, m.pages, m.tail
+	from, pages, tail := m.untieredFrom(), m.pages, m.tail
 	may := p.phase == serving && !s.taken.Before(p.tierAt)
 	p.mu.RUnlock()
 	if !may {
 		return s, nil
 	}
 	take := func(refs []wal.ExtentRef) (full bool) {
-		for i := find(refs, tiered); i < len(refs); i++ {
+		for i := find(refs, from); i < len(refs); i++ {
 			if len(s.refs) > 0 && s.bytes+refs[i].RawLen > limit {
+				s.full = true
 				return true
 			}
 			s.refs = append(s.refs, refs[i])
 			s.bytes += refs[i].RawLen
 		}
-		return s.bytes >= limit
+		s.full = s.bytes >= limit
+		return s.full
 	}
 	for i := range pages {
 		refs, err := p.log.loadPage(ctx, p, pages[i])
@@ -225,13 +252,13 @@ const ownAtOnce = 8
 
 // tierOwn writes segments of one partition as long as it has enough for one, and
 // returns how much is left of what is too little; of what is enough, nothing.
-func (l *Log) tierOwn(ctx context.Context, p *Partition) (left int64, err error) {
+func (l *Log) tierOwn(ctx context.Context, c candidate) (left int64, err error) {
 	for range ownAtOnce {
-		s, err := p.untieredRefs(ctx, l.cfg.SegmentBytesMax)
-		if err != nil && l.unreadable(ctx, p, err) {
+		s, err := c.p.untieredRefs(ctx, c.max)
+		if err != nil && l.unreadable(ctx, c.p, err) {
 			return 0, nil
 		}
-		if err != nil || s.bytes < l.cfg.SegmentBytes {
+		if err != nil || s.bytes < c.size && !s.full || len(s.refs) == 0 {
 			return s.bytes, err
 		}
 		if err := l.tier(ctx, false, []source{s}); err != nil {
@@ -331,7 +358,7 @@ func publish(ctx context.Context, sources []source, refs []wal.SegmentRef) (sent
 	flushes, gone := make([]*flush, len(sources)), make([][]wal.PageRef, len(sources))
 	for i := range sources {
 		var err error
-		flushes[i], err = sources[i].p.beginEdit(ctx, wal.Record{Type: wal.Add, Segment: &refs[i]}, func(m *manifest) error {
+		flushes[i], err = sources[i].p.beginEdit(ctx, &wal.Record{Type: wal.Add, Segment: &refs[i]}, func(m *manifest) error {
 			gone[i] = m.pages[:findPage(m.pages, refs[i].Last+1)]
 			return m.addable(&refs[i])
 		})

@@ -20,6 +20,7 @@ func tiny(cfg *Config) {
 	cfg.SegmentBytes, cfg.SegmentBytesMax, cfg.BlockBytes = 4000, 8000, 500
 	cfg.CheckpointInterval, cfg.CollectInterval = 500*time.Millisecond, 300*time.Millisecond
 	cfg.SweepInterval, cfg.SweepAge = time.Second, 2*time.Second
+	cfg.DeleteGrace, cfg.RetentionInterval = 200*time.Millisecond, 100*time.Millisecond
 	cfg.Collects = func() bool { return true }
 }
 

@@ -30,94 +30,102 @@ func (p *Partition) OffsetForTimestamp(ctx context.Context, ts int64) (Timestamp
 
 // MaxTimestamp returns the first record that has the largest timestamp of the log.
 func (p *Partition) MaxTimestamp(ctx context.Context) (TimestampOffset, error) {
-	p.mu.RLock()
-	newest := p.manifest.maxTimestamp()
-	p.mu.RUnlock()
-	if newest < 0 {
-		return noOffset, nil
-	}
-	return p.OffsetForTimestamp(ctx, newest)
-}
-
-func (m *manifest) maxTimestamp() int64 {
-	newest := int64(-1)
-	for _, pages := range [][]wal.PageRef{m.segmentPages, m.pages} {
-		for i := range pages {
-			newest = max(newest, pages[i].MaxTimestamp)
+	at := noOffset
+	err := p.again(ctx, func() error {
+		s, err := p.beginSearch()
+		if err != nil {
+			return err
 		}
-	}
-	for i := range m.segments {
-		newest = max(newest, m.segments[i].MaxTimestamp)
-	}
-	for i := range m.tail {
-		newest = max(newest, m.tail[i].MaxTimestamp)
-	}
-	return newest
-}
-
-// search finds the first record that matches, opening only pages, segments,
-// extents and batches whose largest timestamp may.
-func (p *Partition) search(ctx context.Context, may func(newest int64) bool, match func(ts int64) bool) (TimestampOffset, error) {
-	var at TimestampOffset
-	err := p.again(ctx, func() (err error) {
-		s := &timeSearch{p: p, may: may, match: match}
+		newest, err := s.newest(ctx)
+		if err != nil || newest < 0 {
+			return err
+		}
+		s.may, s.match = func(t int64) bool { return t >= newest }, func(t int64) bool { return t >= newest }
 		at, err = s.run(ctx)
 		return err
 	})
 	return at, err
 }
 
-// timeSearch is one search by timestamp through one state of the manifest.
-type timeSearch struct {
-	p     *Partition
-	start int64 // nothing below it counts
+// search finds the first record that matches, opening only pages, segments,
+// extents and batches whose largest timestamp may.
+func (p *Partition) search(ctx context.Context, may func(newest int64) bool, match func(ts int64) bool) (TimestampOffset, error) {
+	at := noOffset
+	err := p.again(ctx, func() error {
+		s, err := p.beginSearch()
+		if err != nil {
+			return err
+		}
+		s.may, s.match = may, match
+		at, err = s.run(ctx)
+		return err
+	})
+	return at, err
+}
+
+// search goes through one state of the manifest.
+type search struct {
+	p                   *Partition
+	start               int64 // nothing below it counts
+	untiered            int64 // nothing below it counts in pages and tail
+	segmentPages, pages []wal.PageRef
+	segments            []wal.SegmentRef
+	tail                []wal.ExtentRef
+
 	may   func(newest int64) bool
 	match func(ts int64) bool
 }
 
-func (s *timeSearch) run(ctx context.Context) (TimestampOffset, error) {
-	p := s.p
+func (p *Partition) beginSearch() (*search, error) {
 	p.mu.RLock()
+	defer p.mu.RUnlock()
 	if p.phase != serving && p.phase != releasing {
-		p.mu.RUnlock()
-		return noOffset, ErrNotLeader
+		return nil, ErrNotLeader
 	}
-	m := p.manifest
-	segmentPages, segments, pages, tail, tiered := m.segmentPages, m.segments, m.pages, m.tail, m.tiered
-	s.start = m.logStart
-	p.mu.RUnlock()
-	for i := range segmentPages {
-		if segmentPages[i].Last < s.start || !s.may(segmentPages[i].MaxTimestamp) {
-			continue
-		}
-		refs, err := p.log.loadSegmentPage(ctx, p.tp, segmentPages[i])
-		if err != nil {
-			return noOffset, err
-		}
-		if at, err := s.segments(ctx, refs); err != nil || at.Offset >= 0 {
-			return at, err
-		}
-	}
-	if at, err := s.segments(ctx, segments); err != nil || at.Offset >= 0 {
-		return at, err
-	}
-	s.start = max(s.start, tiered)
-	for i := range pages {
-		if pages[i].Last < s.start || !s.may(pages[i].MaxTimestamp) {
-			continue
-		}
-		refs, err := p.log.loadPage(ctx, p, pages[i])
-		if err != nil {
-			return noOffset, err
-		}
-		if at, err := s.extents(ctx, refs); err != nil || at.Offset >= 0 {
-			return at, err
-		}
-	}
-	return s.extents(ctx, tail)
+	return p.searchLocked(), nil
 }
 
-func (s *timeSearch) segments(ctx context.Context, refs []wal.SegmentRef) (TimestampOffset, error) {
+func (p *Partition) searchLocked() *search {
+	m := p.manifest
+	return &search{
+		p: p, start: m.logStart, untiered: m.untieredFrom(),
+		segmentPages: m.segmentPages, segments: m.segments, pages: m.pages, tail: m.tail,
+	}
+}
+
+func (s *search) run(ctx context.Context) (TimestampOffset, error) {
+	p := s.p
+	for i := range s.segmentPages {
+		if s.segmentPages[i].Last < s.start || !s.may(s.segmentPages[i].MaxTimestamp) {
+			continue
+		}
+		refs, err := p.log.loadSegmentPage(ctx, p.tp, s.segmentPages[i])
+		if err != nil {
+			return noOffset, err
+		}
+		if at, err := s.inSegments(ctx, refs); err != nil || at.Offset >= 0 {
+			return at, err
+		}
+	}
+	if at, err := s.inSegments(ctx, s.segments); err != nil || at.Offset >= 0 {
+		return at, err
+	}
+	for i := range s.pages {
+		if s.pages[i].Last < s.untiered || !s.may(s.pages[i].MaxTimestamp) {
+			continue
+		}
+		refs, err := p.log.loadPage(ctx, p, s.pages[i])
+		if err != nil {
+			return noOffset, err
+		}
+		if at, err := s.inExtents(ctx, refs, s.untiered); err != nil || at.Offset >= 0 {
+			return at, err
+		}
+	}
+	return s.inExtents(ctx, s.tail, s.untiered)
+}
+
+func (s *search) inSegments(ctx context.Context, refs []wal.SegmentRef) (TimestampOffset, error) {
 	for i := range refs {
 		if refs[i].Last < s.start || !s.may(refs[i].MaxTimestamp) {
 			continue
@@ -126,23 +134,24 @@ func (s *timeSearch) segments(ctx context.Context, refs []wal.SegmentRef) (Times
 		if err != nil {
 			return noOffset, err
 		}
-		if at, err := s.extents(ctx, blocks); err != nil || at.Offset >= 0 {
+		if at, err := s.inExtents(ctx, blocks, s.start); err != nil || at.Offset >= 0 {
 			return at, err
 		}
 	}
 	return noOffset, nil
 }
 
-func (s *timeSearch) extents(ctx context.Context, refs []wal.ExtentRef) (TimestampOffset, error) {
+// inExtents looks into extents, or blocks, that do not end below from.
+func (s *search) inExtents(ctx context.Context, refs []wal.ExtentRef, from int64) (TimestampOffset, error) {
 	for i := range refs {
-		if refs[i].Last < s.start || !s.may(refs[i].MaxTimestamp) {
+		if refs[i].Last < from || !s.may(refs[i].MaxTimestamp) {
 			continue
 		}
 		b, release, err := s.p.log.extent(ctx, &refs[i])
 		if err != nil {
 			return noOffset, err
 		}
-		at, err := searchBatches(b, s.start, s.may, s.match)
+		at, err := searchBatches(b, from, s.may, s.match)
 		release()
 		if err != nil {
 			return noOffset, fmt.Errorf("%w: %w", ErrCorrupt, err)
@@ -193,4 +202,96 @@ func searchBatches(b []byte, start int64, may func(int64) bool, match func(int64
 		}
 	}
 	return noOffset, nil
+}
+
+// newest is the largest timestamp of any record from the log start on. What the
+// log start lies in is looked into: its own largest may lie below.
+func (s *search) newest(ctx context.Context) (int64, error) {
+	newest := int64(-1)
+	whole := func(base, last, ts int64) (partly bool) {
+		if base >= s.start {
+			newest = max(newest, ts)
+		}
+		return base < s.start && last >= s.start
+	}
+	segments, pages := s.segments, s.pages
+	for i := range s.segmentPages {
+		if page := &s.segmentPages[i]; whole(page.Base, page.Last, page.MaxTimestamp) {
+			refs, err := s.p.log.loadSegmentPage(ctx, s.p.tp, *page)
+			if err != nil {
+				return -1, err
+			}
+			segments = append(refs[:len(refs):len(refs)], segments...)
+		}
+	}
+	var partly []wal.ExtentRef
+	for i := range segments {
+		if whole(segments[i].Base, segments[i].Last, segments[i].MaxTimestamp) {
+			blocks, err := s.p.log.loadSection(ctx, s.p.tp, &segments[i])
+			if err != nil {
+				return -1, err
+			}
+			partly = blocks
+		}
+	}
+	for i := range pages {
+		if page := &pages[i]; whole(page.Base, page.Last, page.MaxTimestamp) {
+			refs, err := s.p.log.loadPage(ctx, s.p, *page)
+			if err != nil {
+				return -1, err
+			}
+			partly = append(partly[:len(partly):len(partly)], refs[find(refs, s.untiered):]...)
+		}
+	}
+	for _, refs := range [][]wal.ExtentRef{partly, s.tail} {
+		for i := range refs {
+			if !whole(refs[i].Base, refs[i].Last, refs[i].MaxTimestamp) || refs[i].MaxTimestamp <= newest {
+				continue
+			}
+			b, release, err := s.p.log.extent(ctx, &refs[i])
+			if err != nil {
+				return -1, err
+			}
+			ts, err := newestRecord(b, s.start)
+			release()
+			if err != nil {
+				return -1, fmt.Errorf("%w: %w", ErrCorrupt, err)
+			}
+			newest = max(newest, ts)
+		}
+	}
+	return newest, nil
+}
+
+// newestRecord is the largest timestamp of the records from start on in whole
+// batches; of a batch that cannot be looked into, that of its header.
+func newestRecord(b []byte, start int64) (int64, error) {
+	newest := int64(-1)
+	for len(b) > 0 {
+		h, err := batch.Parse(b)
+		if err != nil {
+			return -1, err
+		}
+		one := b[:h.Length]
+		b = b[h.Length:]
+		if h.LastOffset() < start || h.Control() {
+			continue
+		}
+		if h.BaseOffset >= start || h.LogAppendTime() {
+			newest = max(newest, h.MaxTimestamp)
+			continue
+		}
+		inside := int64(-1)
+		err = batch.Scan(one, &h, inflateMax, func(r *batch.Record) error {
+			if h.BaseOffset+int64(r.OffsetDelta) >= start {
+				inside = max(inside, h.BaseTimestamp+r.TimestampDelta)
+			}
+			return nil
+		})
+		if err != nil {
+			inside = h.MaxTimestamp
+		}
+		newest = max(newest, inside)
+	}
+	return newest, nil
 }

@@ -189,7 +189,7 @@ func (p *producers) checkMarker(m *TxnMarker) (again *producer, err error) {
 
 // offsets are the partition's bounds.
 func (m *manifest) offsets() Offsets {
-	return Offsets{LogStart: m.logStart, HighWatermark: m.end, LastStable: m.lastStable()}
+	return Offsets{LogStart: m.logStart, HighWatermark: m.end, LastStable: m.lastStable(), Tiered: m.untieredFrom()}
 }
 
 // lastStable is the first offset that may belong to an open transaction. It rests

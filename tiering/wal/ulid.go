@@ -42,3 +42,10 @@ func ParseULID(s string) (u ULID, err error) {
 	}
 	return u, nil
 }
+
+// Millis is when the name was made, in milliseconds since the epoch.
+func (u ULID) Millis() int64 {
+	var ms [8]byte
+	copy(ms[2:], u[:6])
+	return int64(binary.BigEndian.Uint64(ms[:]))
+}
