@@ -250,6 +250,7 @@ func (l *Log) deadShared(ctx context.Context, keys map[string]bool) ([]string, e
 	parts := make(map[metadata.TopicPartition]bool)
 	inspector := NewInspector(l.cfg.Store, l.cfg.Cluster)
 	var candidates []string
+	any := false // some may be anybody's
 	for key := range keys {
 		inc, _, ok := wal.ParseSharedKey(key)
 		if !ok || inc == l.cfg.Incarnation && l.unnamed.has(key) {
@@ -269,7 +270,9 @@ func (l *Log) deadShared(ctx context.Context, keys map[string]bool) ([]string, e
 		if errors.Is(err, ErrDataLoss) {
 			continue // deleted
 		}
-		if err != nil {
+		if errors.Is(err, ErrCorrupt) {
+			any = true
+		} else if err != nil {
 			return nil, err
 		}
 		for _, tp := range sections {
@@ -289,7 +292,7 @@ func (l *Log) deadShared(ctx context.Context, keys map[string]bool) ([]string, e
 	for _, key := range candidates {
 		left[key] = true
 	}
-	if err := l.strikeNamed(ctx, left, func(tp metadata.TopicPartition) bool { return parts[tp] }); err != nil {
+	if err := l.strikeNamed(ctx, left, func(tp metadata.TopicPartition) bool { return any || parts[tp] }); err != nil {
 		return nil, fmt.Errorf("find out who names shared segments: %w", err)
 	}
 	dead := candidates[:0]
