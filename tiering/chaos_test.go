@@ -119,6 +119,9 @@ type chaos struct {
 	all    []*node // and the last few of those replaced
 	owners map[metadata.TopicPartition][]metadata.Owner
 	acked  map[metadata.TopicPartition]int64 // largest offset acknowledged
+	// asked is below what records were to be deleted at most, deleted below what they
+	// certainly are.
+	asked, deleted map[metadata.TopicPartition]int64
 }
 
 func (c *chaos) number(n int) int {
@@ -237,6 +240,7 @@ func (c *chaos) read(ctx context.Context, partitions int) {
 		c.mu.Lock()
 		n := c.all[c.r.IntN(len(c.all))]
 		before, any := c.acked[tp]
+		deleted := c.deleted[tp]
 		c.mu.Unlock()
 		if !any || n.Check(ctx, 0) != nil {
 			continue
@@ -246,10 +250,43 @@ func (c *chaos) read(ctx context.Context, partitions int) {
 			if hw <= before {
 				c.t.Errorf("%s tells high watermark %d of %s after offset %d was acknowledged", n.cfg.Incarnation, hw, tp, before)
 			}
+			c.mu.Lock()
+			least, most := deleted, c.asked[tp]
+			c.mu.Unlock()
+			if start := p.Offsets().LogStart; start < least || start > most {
+				c.t.Errorf("%s tells log start %d of %s; records below %d are deleted, and below %d were to be", n.cfg.Incarnation, start, tp, least, most)
+			}
 			if _, err := p.Read(ctx, int64(c.number(int(hw))), 100); errors.Is(err, ErrDataLoss) || errors.Is(err, ErrCorrupt) {
 				c.t.Errorf("%s reads %s: %v", n.cfg.Incarnation, tp, err)
 			}
 		}
+	}
+}
+
+// trimNow asks a random node to delete records of a random partition.
+func (c *chaos) trimNow(ctx context.Context, partitions int) {
+	tp := partition(int32(c.number(partitions)))
+	c.mu.Lock()
+	n := c.all[c.r.IntN(len(c.all))]
+	c.mu.Unlock()
+	p, err := n.Partition(tp)
+	if err != nil {
+		return
+	}
+	o := p.Offsets()
+	to := o.LogStart + int64(c.number(int(o.HighWatermark-o.LogStart)/3+1))
+	c.mu.Lock()
+	c.asked[tp] = max(c.asked[tp], to)
+	c.mu.Unlock()
+	low, err := p.DeleteRecords(ctx, to)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err != nil {
+		return
+	}
+	if to > o.LogStart && low == to { // else it changed nothing, which a zombie may say as well
+		c.deleted[tp] = max(c.deleted[tp], low)
+		c.store.count("trim", "p")
 	}
 }
 
@@ -317,7 +354,7 @@ func TestChaos(t *testing.T) {
 		}
 	}
 	t.Log(seen)
-	for _, kind := range []string{"create s", "create x", "delete w", "delete s", "delete x", "delete k"} {
+	for _, kind := range []string{"create s", "create x", "delete w", "delete s", "delete x", "delete k", "trim p"} {
 		if seen[kind] == 0 && !testing.Short() && seeds > 1 { // a few seeds need not see everything
 			t.Errorf("%q never happened", kind)
 		}
@@ -327,7 +364,8 @@ func TestChaos(t *testing.T) {
 // runChaos calls calm when faults shall end, before it reads everything back.
 func runChaos(t *testing.T, seed uint64, seen map[string]int, calm func()) {
 	const partitions, producersEach, values = 3, 2, 40
-	c := &chaos{world: newWorld(t), r: rand.New(rand.NewPCG(seed, 1)), nodes: make([]*node, 3), owners: make(map[metadata.TopicPartition][]metadata.Owner), acked: make(map[metadata.TopicPartition]int64)}
+	c := &chaos{world: newWorld(t), r: rand.New(rand.NewPCG(seed, 1)), nodes: make([]*node, 3), owners: make(map[metadata.TopicPartition][]metadata.Owner), acked: make(map[metadata.TopicPartition]int64),
+		asked: make(map[metadata.TopicPartition]int64), deleted: make(map[metadata.TopicPartition]int64)}
 	bucket := mem.New()
 	c.store = &unreliable{Store: bucket, r: rand.New(rand.NewPCG(seed, 2)), rate: 0.2, seen: seen}
 	for i := range c.nodes {
@@ -351,6 +389,14 @@ func runChaos(t *testing.T, seed uint64, seen map[string]int, calm func()) {
 			c.replace(c.number(len(c.nodes)))
 		}
 	})
+	if seed%2 == 1 {
+		nemesis.Go(func() {
+			for ctx.Err() == nil {
+				time.Sleep(time.Duration(c.number(500)) * time.Millisecond)
+				c.trimNow(ctx, partitions)
+			}
+		})
+	}
 	for range 4 {
 		nemesis.Go(func() { c.read(ctx, partitions) })
 	}
@@ -394,7 +440,12 @@ func (c *chaos) check(n *node, results []map[int]int64, partitions int) {
 		list = append(list[:len(list):len(list)], metadata.Owner{Incarnation: n.cfg.Incarnation, Epoch: list[len(list)-1].Epoch + 1})
 		c.setOwners(tp, list)
 		c.mu.Unlock()
-		checkChaos(c.t, readAll(c.t, c.lead(n, tp, list), 0, 1000), results, i, partitions)
+		p := c.lead(n, tp, list)
+		start := p.Offsets().LogStart
+		if start < c.deleted[tp] || start > c.asked[tp] {
+			c.t.Errorf("%s begins at %d; records below %d are deleted, and below %d were to be", tp, start, c.deleted[tp], c.asked[tp])
+		}
+		checkChaos(c.t, readAll(c.t, p, start, 1000), start, results, i, partitions)
 	}
 }
 
@@ -424,10 +475,19 @@ func (c *chaos) checkCollected(last *node, partitions int) {
 	c.checkAccounted(last, partitions)
 }
 
-func checkChaos(t *testing.T, log []string, results []map[int]int64, p, partitions int) {
+// checkChaos judges a log that begins at offset start.
+func checkChaos(t *testing.T, log []string, start int64, results []map[int]int64, p, partitions int) {
 	t.Helper()
 	next := make(map[int]int)
-	for offset, v := range log {
+	for pid := p; pid < len(results); pid += partitions {
+		for i, at := range results[pid] { // what was acknowledged below the start
+			if at < start {
+				next[pid] = max(next[pid], i+1)
+			}
+		}
+	}
+	for n, v := range log {
+		offset := start + int64(n)
 		var pid, i int
 		if _, err := fmt.Sscanf(v, "%d/%d", &pid, &i); err != nil || pid%partitions != p {
 			t.Fatalf("offset %d of partition %d holds %q", offset, p, v)
@@ -435,7 +495,7 @@ func checkChaos(t *testing.T, log []string, results []map[int]int64, p, partitio
 		if i != next[pid] {
 			t.Fatalf("producer %d: value %d at offset %d, expected %d: lost, duplicated or reordered", pid, i, offset, next[pid])
 		}
-		if at, ok := results[pid][i]; ok && at != int64(offset) {
+		if at, ok := results[pid][i]; ok && at != offset {
 			t.Fatalf("producer %d: value %d acknowledged at offset %d lies at %d", pid, i, at, offset)
 		}
 		next[pid]++

@@ -92,6 +92,7 @@ func crashAt(t *testing.T, n int, after bool) (died string) {
 	defer cancel()
 	w.store = m
 	var acked [2][]string
+	var asked, deleted [2]int64 // below what records were to be deleted, and are
 	w.tune = func(cfg *Config) { tiny(cfg); cfg.SegmentBytes = 1000 }
 	m.left++ // a chain that never began
 	a, err := w.tryStart(m)
@@ -132,6 +133,12 @@ func crashAt(t *testing.T, n int, after bool) (died string) {
 		if i%20 == 0 {
 			time.Sleep(time.Second)
 		}
+		if i%25 == 24 {
+			asked[p] = int64(len(acked[p]) / 2)
+			if low, err := parts[p].DeleteRecords(dead, asked[p]); err == nil {
+				deleted[p] = low
+			}
+		}
 	}
 	select {
 	case <-dead.Done():
@@ -144,7 +151,12 @@ func crashAt(t *testing.T, n int, after bool) (died string) {
 	for i := range acked {
 		tp := partition(int32(i))
 		p := w.lead(b, tp, owners(a, b))
-		values := readAll(t, p, 0, 1<<20)
+		start := p.Offsets().LogStart
+		if start < deleted[i] || start > asked[i] {
+			t.Errorf("partition %d begins at %d; records below %d were deleted, and below %d were to be", i, start, deleted[i], asked[i])
+		}
+		acked[i] = acked[i][min(start, int64(len(acked[i]))):]
+		values := readAll(t, p, start, 1<<20)
 		if len(values) > len(acked[i])+1 { // the one whose fate it never learnt
 			t.Errorf("partition %d: %d values, %d acknowledged", i, len(values), len(acked[i]))
 		}
@@ -160,7 +172,7 @@ func crashAt(t *testing.T, n int, after bool) (died string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		values := readAll(t, p, 0, 1<<20)
+		values := readAll(t, p, p.Offsets().LogStart, 1<<20)
 		equal(t, values[:min(len(values), len(acked[i]))], acked[i])
 	}
 	b.kill()
