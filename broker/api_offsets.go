@@ -102,10 +102,16 @@ func (s *Server) listOffset(ctx, open context.Context, req *kmsg.ListOffsetsRequ
 	switch p.Timestamp {
 	case latest:
 		return tiering.TimestampOffset{Offset: end, Timestamp: -1, Epoch: part.LeaderEpoch()}, nil
-	case earliest, earliestLocal:
-		return tiering.TimestampOffset{Offset: o.LogStart, Timestamp: -1, Epoch: startEpoch(part, o)}, nil
-	case latestTiered, earliestPending:
-		return none, nil // nothing is tiered, as Kafka tells it
+	case earliest:
+		return tiering.TimestampOffset{Offset: o.LogStart, Timestamp: -1, Epoch: epochAt(part, o, o.LogStart)}, nil
+	case earliestLocal, earliestPending:
+		// What is not tiered yet is what is local: it lies in write-ahead objects.
+		return tiering.TimestampOffset{Offset: o.Tiered, Timestamp: -1, Epoch: epochAt(part, o, o.Tiered)}, nil
+	case latestTiered:
+		if o.Tiered <= o.LogStart {
+			return none, nil
+		}
+		return tiering.TimestampOffset{Offset: o.Tiered - 1, Timestamp: -1, Epoch: epochAt(part, o, o.Tiered-1)}, nil
 	}
 	if err := s.lookups.Acquire(ctx, 1); err != nil {
 		return none, err
@@ -123,11 +129,11 @@ func (s *Server) listOffset(ctx, open context.Context, req *kmsg.ListOffsetsRequ
 	return found, nil
 }
 
-// startEpoch is the epoch of the record at the log start: a client that begins
-// there must not believe it has read what later leaders wrote.
-func startEpoch(p Partition, o tiering.Offsets) int32 {
-	if o.LogStart < o.HighWatermark {
-		if e := p.EpochOf(o.LogStart); e >= 0 {
+// epochAt is the epoch of the record at offset: a client that begins there must
+// not believe it has read what later leaders wrote.
+func epochAt(p Partition, o tiering.Offsets, offset int64) int32 {
+	if offset < o.HighWatermark {
+		if e := p.EpochOf(offset); e >= 0 {
 			return e
 		}
 	}

@@ -372,13 +372,147 @@ func TestListOffsets(t *testing.T) {
 		offset  int64
 		code    int16
 	}{
-		{1, -1, 4, 0}, {1, -2, 1, 0}, {11, -1, 4, 0}, {7, -3, 0, 0}, {8, -4, 1, 0}, {9, -5, -1, 0}, {11, -6, -1, 0},
+		{1, -1, 4, 0}, {1, -2, 1, 0}, {11, -1, 4, 0}, {7, -3, 0, 0}, {8, -4, 1, 0}, {9, -5, -1, 0}, {11, -6, 1, 0},
 		{6, -3, -1, 35}, {7, -4, -1, 35}, {8, -5, -1, 35}, {10, -6, -1, 35}, {11, -7, -1, 35},
 		{5, 0, 0, 0}, {5, math.MaxInt64, -1, 0},
 	} {
 		if got := ask(tc.version, tc.ts); got.Offset != tc.offset || got.ErrorCode != tc.code {
 			t.Errorf("v%d %d: %+v", tc.version, tc.ts, got)
 		}
+	}
+	part.tiered = 3
+	for ts, want := range map[int64]int64{-1: 4, -2: 1, -4: 3, -5: 2, -6: 3} {
+		if got := ask(11, ts); got.Offset != want || got.ErrorCode != 0 || got.LeaderEpoch < 0 {
+			t.Errorf("tiered up to 3, %d: %+v", ts, got)
+		}
+	}
+}
+
+// An internal topic that the log does not have is listed, and nobody says where
+// it begins and ends: another broker may have created it, and more.
+func TestInternalTopicsBeforeTheyExist(t *testing.T) {
+	r := newRig(t)
+	c := r.dial()
+	list := kmsg.NewPtrListOffsetsRequest()
+	list.SetVersion(5)
+	list.Topics = []kmsg.ListOffsetsRequestTopic{{Topic: offsetsTopic, Partitions: []kmsg.ListOffsetsRequestTopicPartition{{Partition: 7, Timestamp: -1, CurrentLeaderEpoch: -1}}}}
+	if got := do[*kmsg.ListOffsetsResponse](c, list).Topics[0].Partitions[0]; got.ErrorCode != kerr.UnknownTopicOrPartition.Code || got.Offset != -1 {
+		t.Errorf("list offsets: %+v", got)
+	}
+	fetch := kmsg.NewPtrFetchRequest()
+	fetch.SetVersion(12)
+	fetch.SessionEpoch, fetch.MaxBytes = -1, 1<<20
+	fetch.Topics = []kmsg.FetchRequestTopic{{Topic: offsetsTopic, Partitions: []kmsg.FetchRequestTopicPartition{{Partition: 7, FetchOffset: 500, CurrentLeaderEpoch: -1, LastFetchedEpoch: -1, PartitionMaxBytes: 1 << 20}}}}
+	if got := do[*kmsg.FetchResponse](c, fetch).Topics[0].Partitions[0]; got.ErrorCode != kerr.UnknownTopicOrPartition.Code {
+		t.Errorf("fetch: %+v", got)
+	}
+	epochs := kmsg.NewPtrOffsetForLeaderEpochRequest()
+	epochs.SetVersion(4)
+	epochs.Topics = []kmsg.OffsetForLeaderEpochRequestTopic{{Topic: offsetsTopic, Partitions: []kmsg.OffsetForLeaderEpochRequestTopicPartition{{Partition: 7, CurrentLeaderEpoch: -1}}}}
+	if got := do[*kmsg.OffsetForLeaderEpochResponse](c, epochs).Topics[0].Partitions[0]; got.ErrorCode != kerr.UnknownTopicOrPartition.Code {
+		t.Errorf("epoch end: %+v", got)
+	}
+}
+
+// What DeleteRecords answers, for each of the reasons there are.
+func TestDeleteRecords(t *testing.T) {
+	r := newRig(t)
+	topic, part := r.topic("t")
+	compacted, _ := r.topic("compacted")
+	compacted.Configs = map[string]string{"cleanup.policy": "compact"}
+	both, _ := r.topic("both")
+	both.Configs = map[string]string{"cleanup.policy": "compact,delete"}
+	c := r.dial()
+	c.produceOne(9, topic, someBatch(4))
+	ask := func(version int16, name string, partition int32, offset int64) kmsg.DeleteRecordsResponseTopicPartition {
+		t.Helper()
+		req := kmsg.NewPtrDeleteRecordsRequest()
+		req.SetVersion(version)
+		req.TimeoutMillis = 5000
+		req.Topics = []kmsg.DeleteRecordsRequestTopic{{Topic: name, Partitions: []kmsg.DeleteRecordsRequestTopicPartition{{Partition: partition, Offset: offset}}}}
+		resp := do[*kmsg.DeleteRecordsResponse](c, req)
+		if len(resp.Topics) != 1 || resp.Topics[0].Topic != name || len(resp.Topics[0].Partitions) != 1 || resp.Topics[0].Partitions[0].Partition != partition {
+			t.Fatalf("%+v", resp)
+		}
+		return resp.Topics[0].Partitions[0]
+	}
+	for _, tc := range []struct {
+		what      string
+		version   int16
+		topic     string
+		partition int32
+		offset    int64
+		low       int64
+		code      *kerr.Error
+	}{
+		{"v0", 0, "t", 0, 1, 1, nil},
+		{"v1", 1, "t", 0, 2, 2, nil},
+		{"v2", 2, "t", 0, 3, 3, nil},
+		{"reached already", 2, "t", 0, 1, 3, nil},
+		{"above the high watermark", 2, "t", 0, 5, -1, kerr.OffsetOutOfRange},
+		{"no offset at all", 2, "t", 0, -2, -1, kerr.OffsetOutOfRange},
+		{"the high watermark", 2, "t", 0, -1, 4, nil},
+		{"no such topic", 2, "nope", 0, 1, -1, kerr.UnknownTopicOrPartition},
+		{"no such partition", 2, "t", 99, 1, -1, kerr.UnknownTopicOrPartition},
+		{"a negative partition", 2, "t", -1, 1, -1, kerr.UnknownTopicOrPartition},
+		{"a compacted topic", 2, "compacted", 0, 0, -1, kerr.PolicyViolation},
+		{"compacted and deleted", 2, "both", 0, 0, 0, nil},
+		{"an internal topic", 2, offsetsTopic, 0, 0, -1, kerr.InvalidTopicException},
+		{"the other internal topic", 2, transactionsTopic, 0, 0, -1, kerr.InvalidTopicException},
+	} {
+		want := int16(0)
+		if tc.code != nil {
+			want = tc.code.Code
+		}
+		if got := ask(tc.version, tc.topic, tc.partition, tc.offset); got.LowWatermark != tc.low || got.ErrorCode != want {
+			t.Errorf("%s: %+v, want low watermark %d and code %d", tc.what, got, tc.low, want)
+		}
+	}
+	// A deposed leader says nothing about offsets.
+	r.log.check = tiering.ErrFenced
+	for _, offset := range []int64{-1, 1, 100} {
+		if got := ask(2, "t", 0, offset); got.ErrorCode != kerr.NotLeaderForPartition.Code || got.LowWatermark != -1 {
+			t.Errorf("deposed, offset %d: %+v", offset, got)
+		}
+	}
+	r.log.check = nil
+	part.hold = true
+	if got := ask(2, "t", 0, 4); got.ErrorCode != kerr.RequestTimedOut.Code {
+		t.Errorf("not committed in time: %+v", got)
+	}
+	part.hold = false
+	part.refuse = tiering.ErrFenced
+	if got := ask(2, "t", 0, 4); got.ErrorCode != kerr.NotLeaderForPartition.Code {
+		t.Errorf("fenced meanwhile: %+v", got)
+	}
+	part.refuse = nil
+	r.log.lead = false
+	if got := ask(2, "t", 0, 4); got.ErrorCode != kerr.NotLeaderForPartition.Code {
+		t.Errorf("led elsewhere: %+v", got)
+	}
+}
+
+// The policy of a topic follows its configs, those of the brokers and the
+// defaults, as they are at the moment.
+func TestPolicy(t *testing.T) {
+	r := newRig(t)
+	topic, _ := r.topic("t")
+	want := tiering.Policy{Delete: true, RetentionMillis: 604800000, RetentionBytes: -1, SegmentBytes: 1 << 30, SegmentMillis: 604800000}
+	if got := r.s.Policy(topic.ID); got != want {
+		t.Errorf("by default: %+v", got)
+	}
+	topic.Configs = map[string]string{"cleanup.policy": "compact", "retention.ms": "5", "retention.bytes": "7", "segment.bytes": "1048576", "segment.ms": "9"}
+	want = tiering.Policy{RetentionMillis: 5, RetentionBytes: 7, SegmentBytes: 1 << 20, SegmentMillis: 9}
+	if got := r.s.Policy(topic.ID); got != want {
+		t.Errorf("by its configs: %+v", got)
+	}
+	topic.Configs["cleanup.policy"] = " compact , delete"
+	want.Delete = true
+	if got := r.s.Policy(topic.ID); got != want {
+		t.Errorf("compacted and deleted: %+v", got)
+	}
+	if got := r.s.Policy(metadata.NewTopicID()); got != (tiering.Policy{}) {
+		t.Errorf("of no topic: %+v", got)
 	}
 }
 

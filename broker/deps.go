@@ -77,6 +77,10 @@ type Partition interface {
 	// MaxTimestamp the first one that has the largest. Offset -1: none.
 	OffsetForTimestamp(ctx context.Context, millis int64) (tiering.TimestampOffset, error)
 	MaxTimestamp(ctx context.Context) (tiering.TimestampOffset, error)
+	// DeleteRecords has the log begin at offset, tiering.HighWatermark for the high
+	// watermark, and returns where it begins once that is committed;
+	// tiering.ErrOffsetOutOfRange above the high watermark.
+	DeleteRecords(ctx context.Context, offset int64) (low int64, err error)
 }
 
 // Appended is a batch that has its offset.

@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"maps"
@@ -40,6 +41,7 @@ type fakePartition struct {
 	batches [][]byte
 	start   int64
 	end     int64
+	tiered  int64
 	hold    bool
 	held    []*fakeCommit
 	refuse  error
@@ -123,7 +125,7 @@ func (p *fakePartition) high() int64 {
 func (p *fakePartition) Offsets() tiering.Offsets {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return tiering.Offsets{LogStart: p.start, HighWatermark: p.high(), LastStable: p.high()}
+	return tiering.Offsets{LogStart: p.start, HighWatermark: p.high(), LastStable: p.high(), Tiered: max(p.start, p.tiered)}
 }
 
 func (p *fakePartition) Read(_ context.Context, offset int64, maxBytes int) (*tiering.ReadResult, error) {
@@ -198,6 +200,25 @@ func (p *fakePartition) OffsetForTimestamp(_ context.Context, ts int64) (tiering
 
 func (p *fakePartition) MaxTimestamp(ctx context.Context) (tiering.TimestampOffset, error) {
 	return p.OffsetForTimestamp(ctx, 0)
+}
+
+func (p *fakePartition) DeleteRecords(ctx context.Context, offset int64) (int64, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.refuse != nil {
+		return -1, p.refuse
+	}
+	if p.hold {
+		return -1, fmt.Errorf("%w: as the test wants", tiering.ErrTimedOut)
+	}
+	if offset == tiering.HighWatermark {
+		offset = p.high()
+	}
+	if offset < 0 || offset > p.high() {
+		return -1, tiering.ErrOffsetOutOfRange
+	}
+	p.start = max(p.start, offset)
+	return p.start, nil
 }
 
 // fakeLog leads every partition of the view unless told otherwise.

@@ -70,7 +70,7 @@ func TestEveryAPIAtEveryVersion(t *testing.T) {
 			c.nc.Close()
 		}
 	}
-	if len(r.s.apis) != 31 {
+	if len(r.s.apis) != 32 {
 		t.Errorf("%d APIs", len(r.s.apis))
 	}
 }
@@ -254,7 +254,7 @@ func TestApiVersionsOfTheFuture(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := resp.(*kmsg.ApiVersionsResponse)
-	if got.ErrorCode != kerr.UnsupportedVersion.Code || len(got.ApiKeys) != 30 || got.ApiKeys[0].MaxVersion != 13 || got.ApiKeys[0].MinVersion != 0 {
+	if got.ErrorCode != kerr.UnsupportedVersion.Code || len(got.ApiKeys) != 31 || got.ApiKeys[0].MaxVersion != 13 || got.ApiKeys[0].MinVersion != 0 {
 		t.Errorf("%+v", got)
 	}
 	again := kmsg.NewPtrApiVersionsRequest() // the connection lives

@@ -19,6 +19,7 @@ func (s *Server) table() map[int16]*api {
 		{key: 18, min: 0, max: 5, start: s.apiVersions, bound: true},
 		{key: 19, min: 2, max: 7, lane: changes, start: later(s.createTopics)},
 		{key: 20, min: 1, max: 6, lane: changes, start: later(s.deleteTopics)},
+		{key: 21, min: 0, max: 2, lane: changes, start: later(s.deleteRecords)},
 		{key: 22, min: 0, max: 5, lane: changes, start: later(s.initProducerID)},
 		{key: 23, min: 2, max: 4, start: later(s.offsetForLeaderEpoch), bound: true},
 		{key: 32, min: 1, max: 4, start: later(s.describeConfigs), bound: true},

@@ -12,7 +12,6 @@ import (
 
 	"github.com/tidemark-io/tidemark/metadata"
 	"github.com/tidemark-io/tidemark/tiering"
-	"github.com/tidemark-io/tidemark/tiering/batch"
 )
 
 const (
@@ -21,7 +20,7 @@ const (
 )
 
 // internalTopics stand for the internal topics while the log has none of the
-// name: empty, and led by the coordinators.
+// name: they are listed, led by the coordinators, and cannot be read.
 var internalTopics = []*metadata.Topic{internalTopic(offsetsTopic), internalTopic(transactionsTopic)}
 
 func internalTopic(name string) *metadata.Topic {
@@ -123,7 +122,9 @@ func (s *Server) leaderOf(t *metadata.Topic, partition int32) leadership {
 // the leader epoch that the client knows, -1 for none. open, one for the whole
 // request, ends the wait for partitions that are about to be led here.
 func (s *Server) partition(open context.Context, t *metadata.Topic, partition, epoch int32) (Partition, error) {
-	if partition < 0 || partition >= t.Partitions {
+	// Of a topic that the log does not have, as far as is known here, nobody can say
+	// where it begins and ends: it may have been created elsewhere meanwhile.
+	if partition < 0 || partition >= t.Partitions || virtual(t) {
 		return nil, errUnknownTopic
 	}
 	p, err := s.led(open, t, partition)
@@ -160,21 +161,14 @@ func (s *Server) stale(t *metadata.Topic, partition, epoch int32, err error) err
 const openWait = time.Second
 
 func (s *Server) led(open context.Context, t *metadata.Topic, partition int32) (Partition, error) {
-	if !virtual(t) {
-		tp := metadata.TopicPartition{Topic: t.ID, Partition: partition}
-		p, err := s.cfg.Log.Partition(tp)
-		if errors.Is(err, tiering.ErrNotLeader) && s.unopened.worth() && s.leaderOf(t, partition).broker.Incarnation == s.cfg.Self {
-			if p, err = s.cfg.Log.Await(open, tp); err != nil {
-				s.unopened.ended(open)
-			}
+	tp := metadata.TopicPartition{Topic: t.ID, Partition: partition}
+	p, err := s.cfg.Log.Partition(tp)
+	if errors.Is(err, tiering.ErrNotLeader) && s.unopened.worth() && s.leaderOf(t, partition).broker.Incarnation == s.cfg.Self {
+		if p, err = s.cfg.Log.Await(open, tp); err != nil {
+			s.unopened.ended(open)
 		}
-		return p, err
 	}
-	c, _, ok := s.cfg.View.Coordinator(int(partition))
-	if !ok || c.Incarnation != s.cfg.Self {
-		return nil, tiering.ErrNotLeader
-	}
-	return emptyPartition{epoch: c.Epoch}, nil
+	return p, err
 }
 
 // hint is the leader to name in an answer of NOT_LEADER_OR_FOLLOWER or
@@ -185,61 +179,6 @@ func (s *Server) hint(t *metadata.Topic, partition int32, code int16) (leadershi
 	}
 	l := s.leaderOf(t, partition)
 	return l, l.live && l.broker.Incarnation != s.cfg.Self
-}
-
-// emptyPartition is what a partition of an internal topic that the log does not
-// have looks like to readers.
-type emptyPartition struct{ epoch int32 }
-
-func (e emptyPartition) LeaderEpoch() int32 { return e.epoch }
-
-var errInternal = refuse(kerr.InvalidTopicException, "internal topics take no records from clients")
-
-func (emptyPartition) Append([]byte, batch.Header, int64, bool) (Appended, error) {
-	return Appended{}, errInternal
-}
-
-func (emptyPartition) AppendTxn([]byte, batch.Header, int64, bool, *tiering.TxnGuard) (Appended, error) {
-	return Appended{}, errInternal
-}
-
-func (emptyPartition) AppendMarker(tiering.TxnMarker, int64, bool) (Appended, error) {
-	return Appended{}, errInternal
-}
-
-func (emptyPartition) GuardTxn(int64, int16, bool) (*tiering.TxnGuard, error) {
-	return nil, errInternal
-}
-
-func (emptyPartition) UnguardTxn(*tiering.TxnGuard)          {}
-func (emptyPartition) Producers() []tiering.ProducerState    { return nil }
-func (emptyPartition) Offsets() tiering.Offsets              { return tiering.Offsets{} }
-func (emptyPartition) Subscribe(chan<- struct{}) func()      { return func() {} }
-func (emptyPartition) Available(int64, int64) int64          { return 0 }
-func (emptyPartition) AvailableCommitted(int64, int64) int64 { return 0 }
-func (emptyPartition) EpochOf(int64) int32                   { return -1 }
-
-func (e emptyPartition) EpochEnd(epoch int32) tiering.EpochEnd {
-	return tiering.EpochEnd{Epoch: min(epoch, e.epoch)}
-}
-
-func (emptyPartition) Read(_ context.Context, offset int64, _ int) (*tiering.ReadResult, error) {
-	if offset != 0 {
-		return nil, tiering.ErrOffsetOutOfRange
-	}
-	return &tiering.ReadResult{}, nil
-}
-
-func (e emptyPartition) ReadCommitted(ctx context.Context, offset int64, maxBytes int) (*tiering.ReadResult, error) {
-	return e.Read(ctx, offset, maxBytes)
-}
-
-func (emptyPartition) OffsetForTimestamp(context.Context, int64) (tiering.TimestampOffset, error) {
-	return tiering.TimestampOffset{Offset: -1, Timestamp: -1, Epoch: -1}, nil
-}
-
-func (e emptyPartition) MaxTimestamp(ctx context.Context) (tiering.TimestampOffset, error) {
-	return e.OffsetForTimestamp(ctx, 0)
 }
 
 // operationsUnknown is what is answered when authorized operations were not

@@ -392,7 +392,7 @@ func runChaos(t *testing.T, seed uint64, seen map[string]int, calm func()) {
 	if seed%2 == 1 {
 		nemesis.Go(func() {
 			for ctx.Err() == nil {
-				time.Sleep(time.Duration(c.number(500)) * time.Millisecond)
+				time.Sleep(time.Duration(c.number(60)) * time.Millisecond)
 				c.trimNow(ctx, partitions)
 			}
 		})

@@ -159,6 +159,9 @@ type Config struct {
 	// often a partition is looked at, at most.
 	Policy            func(metadata.TopicID) Policy
 	RetentionInterval time.Duration
+	// Fresh returns once Policy tells what was so at some moment after the call. A
+	// broker that cannot know deletes nothing. nil: Policy always does.
+	Fresh func(context.Context) error
 	// Collects tells whether this broker deletes what sealed chains leave; one of
 	// the cluster at a time is enough. nil: it does.
 	Collects func() bool
@@ -202,6 +205,9 @@ func (c *Config) ensureDefaults() {
 	setDefault(&c.SweepAge, 24*time.Hour)
 	setDefault(&c.DeleteGrace, time.Hour)
 	setDefault(&c.RetentionInterval, time.Minute)
+	if c.Fresh == nil {
+		c.Fresh = func(context.Context) error { return nil }
+	}
 	if c.Collects == nil {
 		c.Collects = func() bool { return true }
 	}

@@ -82,10 +82,14 @@ func (g *graves) has(key string) bool {
 	return g.keys[key] > 0
 }
 
-// next takes what is due, or tells when there will be something.
-func (g *graves) next(now time.Time) (*grave, time.Time) {
+// peek returns what is due, or tells when there will be something.
+func (g *graves) peek(now time.Time) (*grave, time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	return g.peekLocked(now)
+}
+
+func (g *graves) peekLocked(now time.Time) (*grave, time.Time) {
 	if len(g.queue) == 0 {
 		return nil, time.Time{}
 	}
@@ -93,9 +97,20 @@ func (g *graves) next(now time.Time) (*grave, time.Time) {
 	if one.due.After(now) {
 		return nil, one.due
 	}
+	return &one, time.Time{}
+}
+
+// next takes what peek returns.
+func (g *graves) next(now time.Time) (*grave, time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	one, due := g.peekLocked(now)
+	if one == nil {
+		return nil, due
+	}
 	g.queue = g.queue[1:]
 	g.size -= max(1, one.freed.size())
-	return &one, time.Time{}
+	return one, time.Time{}
 }
 
 // done forgets what was taken.
@@ -133,6 +148,14 @@ func (l *Log) graveLoop(ctx context.Context) {
 // when nothing waits.
 func (l *Log) digUp(ctx context.Context, now time.Time) time.Time {
 	shared := make(map[string]bool)
+	if one, next := l.graves.peek(now); one == nil {
+		return next
+	}
+	// Nothing rests on it; but a broker that is cut off deletes nothing.
+	if err := l.fresh(ctx); err != nil {
+		l.cfg.Logger.Info("deletion of what is below the log start is put off", "error", err)
+		return time.Now().Add(l.cfg.CollectInterval)
+	}
 	for ctx.Err() == nil {
 		one, next := l.graves.next(now)
 		if one == nil {

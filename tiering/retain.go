@@ -3,6 +3,7 @@ package tiering
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"time"
 
@@ -140,12 +141,23 @@ func earlier(a, b time.Time) time.Time {
 // retainSome looks at some partitions and returns when to look at each again.
 func (l *Log) retainSome(ctx context.Context, due []*Partition, now time.Time) []time.Time {
 	looks, edits := make([]time.Time, len(due)), make([]*flush, len(due))
+	starts, errs := make([]int64, len(due)), make([]error, len(due))
+	expired := false
 	for i, p := range due {
-		start, err := p.retainFrom(ctx, now)
-		if err == nil && start >= 0 {
-			edits[i], err = p.beginTrim(ctx, &wal.Record{Type: wal.LogStart}, start)
+		starts[i], errs[i] = p.retainFrom(ctx, now)
+		expired = expired || errs[i] == nil && starts[i] >= 0
+	}
+	var stale error
+	if expired {
+		stale = l.fresh(ctx)
+	}
+	for i, p := range due {
+		if errs[i] == nil && starts[i] >= 0 {
+			if errs[i] = stale; stale == nil && p.agrees() {
+				edits[i], errs[i] = p.beginTrim(ctx, &wal.Record{Type: wal.LogStart}, starts[i])
+			}
 		}
-		looks[i] = p.lookAgain(now, err)
+		looks[i] = p.lookAgain(now, errs[i])
 	}
 	for i, e := range edits {
 		if e == nil {
@@ -156,6 +168,32 @@ func (l *Log) retainSome(ctx context.Context, due []*Partition, now time.Time) [
 		}
 	}
 	return looks
+}
+
+const freshTimeout = 5 * time.Second
+
+// fresh returns once policies are known as they are now.
+func (l *Log) fresh(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, freshTimeout)
+	defer cancel()
+	if err := l.cfg.Fresh(ctx); err != nil {
+		return fmt.Errorf("find out what configs say now: %w", err)
+	}
+	return nil
+}
+
+// agrees reports whether the policy is still that of the last look. If not, there
+// is another look at once.
+func (p *Partition) agrees() bool {
+	policy := p.log.policyOf(p.tp.Topic)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.watch.policy == policy {
+		return true
+	}
+	p.watch = watch{policy: policy, look: time.Now()}
+	p.log.retainSoon()
+	return false
 }
 
 // lookAgain returns when to look again, sooner after an error.

@@ -86,6 +86,8 @@ type Tiering struct {
 	CheckpointInterval            time.Duration
 	CheckpointSlots               uint64
 	AbandonedAge                  time.Duration
+	DeleteGrace                   time.Duration
+	RetentionInterval             time.Duration
 }
 
 const (

@@ -116,9 +116,12 @@ func (i *Incarnation) assemble(ctx context.Context, clients, peers net.Listener)
 		SegmentBytes: cfg.Tiering.SegmentBytes, SegmentBytesMax: cfg.Tiering.SegmentBytesMax,
 		CollectInterval: cfg.Tiering.CollectInterval, SweepInterval: cfg.Tiering.SweepInterval, SweepAge: cfg.Tiering.SweepAge,
 		BlockBytes: cfg.Tiering.BlockBytes, CheckpointInterval: cfg.Tiering.CheckpointInterval, CheckpointSlots: cfg.Tiering.CheckpointSlots,
-		AbandonedAge: cfg.Tiering.AbandonedAge,
-		Collects:     i.controls,
-		Clock:        cfg.Clock, Registerer: i.reg, Logger: cfg.Logger, Tracer: cfg.Tracer,
+		AbandonedAge: cfg.Tiering.AbandonedAge, DeleteGrace: cfg.Tiering.DeleteGrace, RetentionInterval: cfg.Tiering.RetentionInterval,
+		// Not before the log runs, by when there is a server.
+		Fresh:    i.fresh,
+		Policy:   func(topic metadata.TopicID) tiering.Policy { return i.server.Policy(topic) },
+		Collects: i.controls,
+		Clock:    cfg.Clock, Registerer: i.reg, Logger: cfg.Logger, Tracer: cfg.Tracer,
 	})
 	if err != nil {
 		return err
@@ -150,6 +153,38 @@ func (i *Incarnation) assemble(ctx context.Context, clients, peers net.Listener)
 		AutoCreateTopics: cfg.AutoCreateTopics, DefaultPartitions: cfg.DefaultPartitions, Settings: i.groups.Settings(),
 	})
 	return err
+}
+
+// fresh returns once the view shows what was so after the call.
+func (i *Incarnation) fresh(ctx context.Context) error {
+	_, rev, err := i.cfg.KV.Get(ctx, metadata.KeyController)
+	if err != nil {
+		return err
+	}
+	return i.view.WaitRevision(ctx, rev)
+}
+
+// reconsiderPause spaces looks at configs while the view changes all the time.
+const reconsiderPause = time.Second
+
+// followConfigs has the log reconsider what its partitions may let go of whenever
+// configs may have changed.
+func (i *Incarnation) followConfigs(ctx context.Context) error {
+	changed, stop := i.view.Subscribe()
+	defer stop()
+	for {
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil
+		}
+		i.log.Reconsider()
+		select {
+		case <-time.After(reconsiderPause):
+		case <-ctx.Done():
+			return nil
+		}
+	}
 }
 
 // controls reports whether this incarnation is the controller, as far as it has

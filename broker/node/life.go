@@ -13,7 +13,7 @@ func (i *Incarnation) run(ctx context.Context) error {
 	alive, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	g, alive := errgroup.WithContext(alive)
-	for _, part := range []func(context.Context) error{i.session.Run, i.view.Run, i.log.Run, i.node.Run, i.groups.Run, i.serve, i.cfg.forward.watch} {
+	for _, part := range []func(context.Context) error{i.session.Run, i.view.Run, i.log.Run, i.node.Run, i.groups.Run, i.serve, i.followConfigs, i.cfg.forward.watch} {
 		g.Go(func() error {
 			err := part(alive)
 			if ctx.Err() != nil && over(err) {

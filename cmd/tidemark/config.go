@@ -46,6 +46,10 @@ type Config struct {
 	SweepInterval   time.Duration
 	SweepAge        time.Duration
 
+	// How records are let go of.
+	RetentionInterval time.Duration
+	DeleteGrace       time.Duration
+
 	// Kafka's own settings.
 	AutoCreateTopics           bool
 	NumPartitions              int32
@@ -100,6 +104,8 @@ func defaultConfig() *Config {
 		CollectInterval:            time.Minute,
 		SweepInterval:              6 * time.Hour,
 		SweepAge:                   24 * time.Hour,
+		RetentionInterval:          time.Minute,
+		DeleteGrace:                time.Hour,
 		AutoCreateTopics:           true,
 		NumPartitions:              1,
 		GroupInitialRebalanceDelay: 3 * time.Second,  // group.initial.rebalance.delay.ms

@@ -201,6 +201,7 @@ func (c *Config) validateTiering() (faults []error) {
 	}{
 		{"--tier-interval", c.TierInterval}, {"--tier-age", c.TierAge}, {"--collect-interval", c.CollectInterval},
 		{"--sweep-interval", c.SweepInterval}, {"--sweep-age", c.SweepAge},
+		{"--retention-interval", c.RetentionInterval}, {"--delete-grace", c.DeleteGrace},
 	} {
 		if d.value <= 0 {
 			faults = append(faults, fmt.Errorf("%s: %v: not above 0", d.name, d.value))

@@ -38,6 +38,7 @@ func (b *base) node() (*node.Config, error) {
 			Interval: cfg.TierInterval, Age: cfg.TierAge, Bytes: cfg.TierBytes,
 			SegmentBytes: cfg.SegmentBytes, SegmentBytesMax: cfg.SegmentBytesMax,
 			CollectInterval: cfg.CollectInterval, SweepInterval: cfg.SweepInterval, SweepAge: cfg.SweepAge,
+			RetentionInterval: cfg.RetentionInterval, DeleteGrace: cfg.DeleteGrace,
 		},
 		AutoCreateTopics: cfg.AutoCreateTopics, DefaultPartitions: cfg.NumPartitions, GroupInitialRebalanceDelay: cfg.GroupInitialRebalanceDelay,
 		Consumer: consumer.Config{

@@ -19,9 +19,16 @@ import (
 // known to be usable.
 const openTimeout = 12 * time.Second
 
+// deleteGraceMin is the least grace outside of tests: reads that are under way
+// when their objects are freed take less.
+const deleteGraceMin = 10 * time.Minute
+
 // serve runs a broker until ctx is done, then drains it.
 func serve(ctx context.Context, cfg *Config) error {
 	log := newLogger(cfg)
+	if cfg.DeleteGrace < deleteGraceMin {
+		log.Warn("--delete-grace is shorter than it should be but for tests", "grace", cfg.DeleteGrace.String(), "least", deleteGraceMin.String())
+	}
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	tracer, stopTraces, err := openTracer(ctx, cfg)
