@@ -289,7 +289,7 @@ func (l *Log) deadShared(ctx context.Context, keys map[string]bool) ([]string, e
 		if inc != l.cfg.Incarnation && !settled[inc] {
 			continue
 		}
-		sections, err := inspector.SharedPartitions(ctx, key)
+		sections, err := inspector.SharedSections(ctx, key)
 		if errors.Is(err, ErrDataLoss) {
 			continue // deleted
 		}
@@ -298,8 +298,8 @@ func (l *Log) deadShared(ctx context.Context, keys map[string]bool) ([]string, e
 		} else if err != nil {
 			return nil, err
 		}
-		for _, tp := range sections {
-			parts[tp] = true
+		for i := range sections {
+			parts[sections[i].Partition] = true
 		}
 		candidates = append(candidates, key)
 	}

@@ -150,8 +150,23 @@ func (i *Inspector) Section(ctx context.Context, tp metadata.TopicPartition, ref
 	return i.log.fetchSection(ctx, tp, ref)
 }
 
-// SharedPartitions returns the partitions that a shared segment has sections of.
-func (i *Inspector) SharedPartitions(ctx context.Context, key string) ([]metadata.TopicPartition, error) {
+// PageLast is the last offset that a manifest page names, whoever wrote it.
+func (i *Inspector) PageLast(ctx context.Context, key string) (int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	b, err := i.log.cfg.Store.Get(ctx, key, 0, -1)
+	if err != nil {
+		return 0, missing(key, err)
+	}
+	last, err := wal.PageLast(b, i.log.cfg.Cluster)
+	if err != nil {
+		return 0, fmt.Errorf("%w: %s: %w", ErrCorrupt, key, err)
+	}
+	return last, nil
+}
+
+// SharedSections returns the sections of a shared segment.
+func (i *Inspector) SharedSections(ctx context.Context, key string) ([]wal.Section, error) {
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
 	b, err := i.log.cfg.Store.Get(ctx, key, 0, headGuess)
@@ -171,11 +186,7 @@ func (i *Inspector) SharedPartitions(ctx context.Context, key string) ([]metadat
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrCorrupt, key, err)
 	}
-	var parts []metadata.TopicPartition
-	for s := range h.Sections {
-		parts = append(parts, h.Sections[s].Partition)
-	}
-	return parts, nil
+	return h.Sections, nil
 }
 
 // Current is the state of a chain as it is now: of one that is not sealed, up to

@@ -49,10 +49,24 @@ func (p *producers) compareAborted(m *wal.PartitionState, rebuilt []wal.AbortedT
 		i, _ := slices.BinarySearchFunc(list, m.LogStart, func(t wal.AbortedTxn, at int64) int { return int(max(-1, min(1, t.Last-at))) })
 		return list[i:]
 	}
-	same := slices.EqualFunc(recent(rebuilt), recent(p.aborted), func(a, b wal.AbortedTxn) bool {
-		return a.ProducerID == b.ProducerID && a.Last == b.Last && (a.First == b.First || a.First < m.LogStart)
-	})
-	if !same {
-		to.add(KindTransaction, "%d aborted transactions are listed, by the batches there are %d, or others", len(recent(rebuilt)), len(recent(p.aborted)))
+	listed, written := recent(rebuilt), recent(p.aborted)
+	if !sameAborted(listed, written, m.LogStart) {
+		to.add(KindTransaction, "%d aborted transactions are listed, by the batches there are %d, or others", len(listed), len(written))
 	}
+}
+
+// sameAborted compares what is listed with what was written, both in the order of
+// their markers. Of a transaction that began below the log start offset the first
+// batches may be gone, or all of them.
+func sameAborted(listed, written []wal.AbortedTxn, logStart int64) bool {
+	for _, t := range listed {
+		found := len(written) > 0 && written[0].Last == t.Last && written[0].ProducerID == t.ProducerID
+		switch {
+		case t.First >= logStart && (!found || written[0].First != t.First):
+			return false
+		case found:
+			written = written[1:]
+		}
+	}
+	return len(written) == 0
 }

@@ -122,18 +122,19 @@ func (w *partitionWalk) manifest(ctx context.Context, f visit) error {
 			return len(refs), err
 		})
 		if err == nil && ok {
-			err = w.refs(ctx, untiered(refs, m.Tiered), f)
+			err = w.refs(ctx, untiered(refs, m), f)
 		}
 		if err != nil {
 			return err
 		}
 	}
-	return w.refs(ctx, untiered(m.Tail, m.Tiered), f)
+	return w.refs(ctx, untiered(m.Tail, m), f)
 }
 
-// untiered drops the extents of a page that have been tiered since.
-func untiered(refs []wal.ExtentRef, tiered int64) []wal.ExtentRef {
-	i, _ := slices.BinarySearchFunc(refs, tiered, func(r wal.ExtentRef, at int64) int { return cmp.Compare(r.Last, at) })
+// untiered drops the extents of a page that have been tiered since, or that the
+// log start offset has passed.
+func untiered(refs []wal.ExtentRef, m *wal.PartitionState) []wal.ExtentRef {
+	i, _ := slices.BinarySearchFunc(refs, max(m.Tiered, m.LogStart), func(r wal.ExtentRef, at int64) int { return cmp.Compare(r.Last, at) })
 	return refs[i:]
 }
 
@@ -164,6 +165,9 @@ func (w *partitionWalk) page(ctx context.Context, page wal.PageRef, f visit, loa
 func (w *partitionWalk) segments(ctx context.Context, refs []wal.SegmentRef, f visit) error {
 	for i := range refs {
 		ref := &refs[i]
+		if ref.Last < w.view.state.LogStart { // a page names it still, and nobody reads it
+			continue
+		}
 		key := wal.SegmentKey(w.tp, ref)
 		w.a.named.add(key)
 		w.total.Segments++
@@ -232,12 +236,16 @@ func where(ref *wal.ExtentRef) string {
 // ref checks a manifest entry against its neighbours, the epochs and its chain.
 func (w *partitionWalk) ref(ctx context.Context, ref *wal.ExtentRef) error {
 	if w.at < 0 {
-		w.at = ref.Base
+		if w.at = ref.Base; ref.Base > w.view.state.LogStart {
+			w.f.add(KindManifest, "the %s begins at offset %d, the log at %d", where(ref), ref.Base, w.view.state.LogStart)
+		}
 	}
 	if ref.Base != w.at || ref.Last < ref.Base {
 		w.f.add(KindManifest, "the %s covers offsets %d to %d, the one before ended at %d", where(ref), ref.Base, ref.Last, w.at)
 	}
-	if ref.Epoch < w.epoch || ref.Epoch != epochOf(w.view.state, ref.Base) {
+	// Of epochs that ended below the log start nothing is remembered.
+	known := ref.Last >= w.view.state.LogStart
+	if ref.Epoch < w.epoch || known && ref.Epoch != epochOf(w.view.state, ref.Base) {
 		w.f.add(KindManifest, "the extent at offset %d is of epoch %d; the epochs say %d, the one before it was of %d", ref.Base, ref.Epoch, epochOf(w.view.state, ref.Base), w.epoch)
 	}
 	w.at, w.epoch = ref.Last+1, max(w.epoch, ref.Epoch)

@@ -75,7 +75,8 @@ func (a *auditor) walkPartition(ctx context.Context, tp metadata.TopicPartition)
 			return nil, total, err
 		}
 		if v.state != nil {
-			w := &partitionWalk{a: a, tp: tp, view: v, f: f, total: &total, producers: newProducers(v.state.Expired)}
+			a.named.begins(tp, v.state.LogStart)
+			w := &partitionWalk{a: a, tp: tp, view: v, f: f, total: &total, producers: newProducers(v.state.Expired, v.state.LogStart)}
 			if err := w.run(ctx); err != nil {
 				return nil, total, err
 			}
@@ -297,14 +298,30 @@ func (a *auditor) misfits(ctx context.Context, tp metadata.TopicPartition) (map[
 }
 
 // nameSet remembers which segments and pages manifests name, by a hash of their
-// keys.
+// keys, and where partitions begin.
 type nameSet struct {
-	mu   sync.Mutex
-	seen map[uint64]struct{}
+	mu     sync.Mutex
+	seen   map[uint64]struct{}
+	starts map[metadata.TopicPartition]int64 // but those that begin at 0
 }
 
 func (p *nameSet) init() {
-	p.seen = make(map[uint64]struct{})
+	p.seen, p.starts = make(map[uint64]struct{}), make(map[metadata.TopicPartition]int64)
+}
+
+// begins notes a log start offset.
+func (p *nameSet) begins(tp metadata.TopicPartition, start int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if start > p.starts[tp] {
+		p.starts[tp] = start
+	}
+}
+
+func (p *nameSet) start(tp metadata.TopicPartition) int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.starts[tp]
 }
 
 func (p *nameSet) add(key string) {

@@ -20,6 +20,9 @@ type producers struct {
 	holed bool
 	// aborted are the transactions that were, in the order of their markers.
 	aborted []wal.AbortedTxn
+	// from is the offset below which batches are gone, because the log start has
+	// passed them; 0 when none are.
+	from int64
 }
 
 type producer struct {
@@ -30,8 +33,8 @@ type producer struct {
 	unsure      bool  // batches of it may lie where nothing could be read
 }
 
-func newProducers(expired bool) *producers {
-	return &producers{byID: make(map[int64]*producer), expired: expired}
+func newProducers(expired bool, logStart int64) *producers {
+	return &producers{byID: make(map[int64]*producer), expired: expired, from: logStart}
 }
 
 // lost notes that some batches could not be read: any producer may have written
@@ -49,6 +52,7 @@ func (p *producers) follow(raw []byte, h *batch.Header, base int64, to *findings
 	if h.ProducerID < 0 {
 		return
 	}
+	p.from = min(p.from, base) // the log start may lie in a batch, or in a segment of many
 	s := p.byID[h.ProducerID]
 	first := s == nil
 	if first {
@@ -61,7 +65,7 @@ func (p *producers) follow(raw []byte, h *batch.Header, base int64, to *findings
 	}
 	s.transaction(h, base, to)
 	switch n := len(s.batches); {
-	case s.unsure || p.expired && (first || h.BaseSequence == 0):
+	case s.unsure || first && p.from > 0 || p.expired && (first || h.BaseSequence == 0):
 	case h.ProducerEpoch < s.epoch:
 		to.add(KindSequence, "offset %d: producer %d writes at epoch %d after epoch %d", base, h.ProducerID, h.ProducerEpoch, s.epoch)
 	case first || h.ProducerEpoch > s.epoch:
@@ -131,14 +135,25 @@ func (p *producers) compare(m *wal.PartitionState, to *findings) {
 	}
 	rebuilt := make(map[int64]bool, len(m.Producers))
 	for i := range m.Producers {
-		w := &m.Producers[i]
+		w := m.Producers[i]
 		rebuilt[w.ID] = true
 		s := p.byID[w.ID]
+		here := slices.IndexFunc(w.Batches, func(b wal.ProducerBatch) bool { return b.Base >= p.from })
+		if s == nil && here < 0 {
+			continue // all that is remembered of it is gone
+		}
+		if here < 0 {
+			w.Batches = nil // there may be a marker of it still
+		} else {
+			w.Batches = w.Batches[here:]
+		}
 		if s == nil || s.epoch != w.Epoch || !sameBatches(w.Batches, s.batches) {
 			to.add(KindProducer, "producer %d is rebuilt at epoch %d with %d batches remembered; the log has something else", w.ID, w.Epoch, len(w.Batches))
 			continue
 		}
-		if s.txn != w.Txn.First || s.coordinator != w.Txn.CoordinatorEpoch && !m.Expired {
+		// Markers below the log start are gone, and with them their epochs.
+		coordinator := s.coordinator == w.Txn.CoordinatorEpoch || m.Expired || p.from > 0 && s.coordinator < w.Txn.CoordinatorEpoch
+		if s.txn != w.Txn.First || !coordinator {
 			to.add(KindTransaction, "producer %d is rebuilt with an open transaction at %d and coordinator epoch %d; the log says %d and %d", w.ID, w.Txn.First, w.Txn.CoordinatorEpoch, s.txn, s.coordinator)
 		}
 	}

@@ -87,7 +87,7 @@ type Totals struct {
 	Objects     int64 `json:"objects"`
 	ObjectBytes int64 `json:"object_bytes"`
 	// OwedObjects and OwedBytes are what deletion still owes: segments and pages of
-	// deleted topics.
+	// deleted topics, and those that log start offsets have passed.
 	OwedObjects int64 `json:"owed_objects"`
 	OwedBytes   int64 `json:"owed_bytes"`
 	Strays      int64 `json:"strays"`

@@ -88,6 +88,10 @@ func (a *auditor) walkObject(ctx context.Context, o *object.Info, grace time.Dur
 		if reason, owner, err = of(ctx, o.Key, true); err != nil || reason == "" {
 			return err
 		}
+		if reason == owedReason {
+			a.out.add(func(t *Totals) { t.OwedObjects++; t.OwedBytes += o.Size })
+			return nil
+		}
 		_, err := a.store.Get(ctx, o.Key, 0, 1)
 		if errors.Is(err, object.ErrNotFound) {
 			return nil
@@ -101,7 +105,7 @@ func (a *auditor) walkObject(ctx context.Context, o *object.Info, grace time.Dur
 }
 
 // owedReason is that of an object which deletion owes: no stray.
-const owedReason = "of a deleted topic"
+const owedReason = "of a deleted topic, or below a log start"
 
 const strangeName = "object of no known name"
 
@@ -190,7 +194,7 @@ func (a *auditor) accountCheckpoint(ctx context.Context, key string, now bool) (
 // accountNamed accounts for segments of one partition and for manifest pages.
 func (a *auditor) accountNamed(ctx context.Context, key string, now bool) (string, string, error) {
 	what := "segment"
-	tp, _, ok := wal.ParseSegmentKey(key)
+	tp, s, ok := wal.ParseSegmentKey(key)
 	if !ok {
 		what = "page"
 		tp, _, _, ok = wal.ParsePageKey(key)
@@ -214,6 +218,17 @@ func (a *auditor) accountNamed(ctx context.Context, key string, now bool) (strin
 			return "", "", err
 		}
 	}
+	if start := a.named.start(tp); start > 0 {
+		below := s.Base < start
+		if what == "page" {
+			if below, err = a.pageBelow(ctx, key, start); err != nil {
+				return "", "", err
+			}
+		}
+		if below {
+			return owedReason, "", nil
+		}
+	}
 	return what + " that no manifest names", "partition " + a.partitionName(tp), nil
 }
 
@@ -227,31 +242,50 @@ func (a *auditor) accountShared(ctx context.Context, key string, now bool) (stri
 	if a.named.has(key) || a.cfg.Topic != "" {
 		return "", "", nil
 	}
-	if now {
-		var parts []metadata.TopicPartition
-		var err error
-		if e := a.request(ctx, func() { parts, err = a.inspector.SharedPartitions(ctx, key) }); e != nil {
-			return "", "", e
+	var sections []wal.Section
+	var err error
+	if e := a.request(ctx, func() { sections, err = a.inspector.SharedSections(ctx, key) }); e != nil {
+		return "", "", e
+	}
+	if err != nil && (unanswered(ctx, err) || errors.Is(err, tiering.ErrDataLoss)) {
+		if errors.Is(err, tiering.ErrDataLoss) {
+			err = nil // deleted meanwhile
 		}
-		if err != nil && (unanswered(ctx, err) || errors.Is(err, tiering.ErrDataLoss)) {
-			if errors.Is(err, tiering.ErrDataLoss) {
-				err = nil // deleted meanwhile
+		return "", "", err
+	}
+	owed := len(sections) > 0
+	for i := range sections {
+		tp := sections[i].Partition
+		if _, there, err := a.partition(ctx, tp); err != nil || !there {
+			if err != nil {
+				return "", "", err
 			}
-			return "", "", err
+			continue
 		}
-		for _, tp := range parts {
-			if _, there, err := a.partition(ctx, tp); err != nil || !there {
-				if err != nil {
-					return "", "", err
-				}
-				continue
-			}
+		if now {
 			if named, err := a.namedNow(ctx, tp, key); err != nil || named {
 				return "", "", err
 			}
 		}
+		owed = owed && sections[i].Last() < a.named.start(tp)
+	}
+	if owed {
+		return owedReason, "", nil
 	}
 	return "segment that no manifest names", "chain " + inc.String(), nil
+}
+
+// pageBelow reports whether a page names nothing from start on. One that cannot
+// be read is not owed by anybody.
+func (a *auditor) pageBelow(ctx context.Context, key string, start int64) (below bool, err error) {
+	var last int64
+	if e := a.request(ctx, func() { last, err = a.inspector.PageLast(ctx, key) }); e != nil {
+		return false, e
+	}
+	if err != nil && unanswered(ctx, err) {
+		return false, err
+	}
+	return err == nil && last < start, nil
 }
 
 // namedNow reports whether the partition, rebuilt once more, names a segment or a
@@ -267,6 +301,9 @@ func (a *auditor) namedNow(ctx context.Context, tp metadata.TopicPartition, key 
 	}
 	note := func(segments []wal.SegmentRef) { // the others need no look of their own
 		for i := range segments {
+			if segments[i].Last < v.state.LogStart {
+				continue
+			}
 			a.named.add(wal.SegmentKey(tp, &segments[i]))
 		}
 	}
@@ -288,5 +325,6 @@ func (a *auditor) namedNow(ctx context.Context, tp metadata.TopicPartition, key 
 		note(refs)
 	}
 	note(v.state.Segments)
+	a.named.begins(tp, v.state.LogStart)
 	return a.named.has(key), nil
 }

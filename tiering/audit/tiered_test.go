@@ -160,3 +160,70 @@ func TestSegmentStrays(t *testing.T) {
 		}
 	})
 }
+
+// A log whose start was raised, in the middle of a segment and of a batch, is
+// clean; what waits to be deleted is owed, whatever its age, and nothing that is
+// missing above the log start goes unnoticed.
+func TestLogStartRaised(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.tune = func(cfg *tiering.Config) { tiny(cfg); cfg.DeleteGrace, cfg.SweepInterval = 1000*time.Hour, 1000*time.Hour }
+		_, _, c := w.build()
+		time.Sleep(10 * time.Second)
+		before := w.audit(w.config())
+		var ends [2]int64
+		for i := range ends {
+			p, err := c.Partition(w.tp(int32(i)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			ends[i] = p.Offsets().HighWatermark
+			if _, err := p.DeleteRecords(t.Context(), ends[i]/2+1); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r := w.audit(w.config())
+		expect(t, r)
+		if r.Totals.OwedObjects == 0 || r.Totals.Records >= before.Totals.Records || r.Totals.Records < (ends[0]+ends[1])/2-2 {
+			t.Errorf("totals %+v, before %+v", r.Totals, before.Totals)
+		}
+		time.Sleep(3 * time.Hour)
+		r = w.audit(w.config())
+		expect(t, r)
+		if len(r.Strays) > 0 || r.Totals.OwedObjects == 0 {
+			t.Errorf("owed %d, strays %+v", r.Totals.OwedObjects, r.Strays)
+		}
+		c.kill()
+		w.delete(w.keys("s/")[len(w.keys("s/"))-1])
+		expect(t, w.audit(w.config()), audit.KindObjectMissing)
+	})
+}
+
+// All of a log may be gone.
+func TestLogEmptied(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.tune = func(cfg *tiering.Config) { tiny(cfg); cfg.DeleteGrace = time.Second }
+		_, _, c := w.build()
+		time.Sleep(10 * time.Second)
+		for i := range int32(2) {
+			p, err := c.Partition(w.tp(i))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := p.DeleteRecords(t.Context(), tiering.HighWatermark); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(10 * time.Second)
+		c.kill()
+		r := w.audit(w.config())
+		expect(t, r)
+		if r.Totals.Records > 0 || r.Totals.OwedObjects > 0 || len(r.Strays) > 0 {
+			t.Errorf("totals %+v, strays %+v", r.Totals, r.Strays)
+		}
+		if left := append(w.keys("s/"), w.keys("x/")...); len(left) > 0 {
+			t.Errorf("left: %v", left)
+		}
+	})
+}

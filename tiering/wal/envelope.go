@@ -191,3 +191,30 @@ func checkPage(ref PageRef, n int, entry func(int) (base, last int64)) error {
 	}
 	return nil
 }
+
+// PageLast is the last offset that a page, of extents or of segments, names.
+func PageLast(b []byte, cluster ClusterID) (int64, error) {
+	e, err := unseal(magicPage, b)
+	segments := err != nil
+	if segments {
+		e, err = unseal(magicSegments, b)
+	}
+	if err != nil {
+		return 0, err
+	}
+	if e.cluster != cluster {
+		return 0, fmt.Errorf("%w: page of another cluster", ErrMalformed)
+	}
+	d := &decoder{b: e.body}
+	last := int64(-1)
+	if segments {
+		for _, ref := range decodeSegmentRefs(d) {
+			last = max(last, ref.Last)
+		}
+	} else {
+		for _, ref := range decodeRefs(d) {
+			last = max(last, ref.Last)
+		}
+	}
+	return last, d.err
+}
