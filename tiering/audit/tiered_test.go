@@ -167,7 +167,10 @@ func TestSegmentStrays(t *testing.T) {
 func TestLogStartRaised(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		w.tune = func(cfg *tiering.Config) { tiny(cfg); cfg.DeleteGrace, cfg.SweepInterval = 1000*time.Hour, 1000*time.Hour }
+		w.tune = func(cfg *tiering.Config) {
+			tiny(cfg)
+			cfg.DeleteGrace, cfg.SweepInterval = 1000*time.Hour, 1000*time.Hour
+		}
 		_, _, c := w.build()
 		time.Sleep(10 * time.Second)
 		before := w.audit(w.config())
