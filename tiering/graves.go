@@ -147,7 +147,7 @@ func (l *Log) graveLoop(ctx context.Context) {
 // digUp deletes what is due now and returns when it is to be called next, zero
 // when nothing waits.
 func (l *Log) digUp(ctx context.Context, now time.Time) time.Time {
-	shared := make(map[string]bool)
+	d := &digging{shared: make(map[string]bool)}
 	if one, next := l.graves.peek(now); one == nil {
 		return next
 	}
@@ -159,10 +159,10 @@ func (l *Log) digUp(ctx context.Context, now time.Time) time.Time {
 	for ctx.Err() == nil {
 		one, next := l.graves.next(now)
 		if one == nil {
-			l.digShared(ctx, shared)
+			l.digShared(ctx, d.shared)
 			return next
 		}
-		err := l.endGrave(ctx, one, shared)
+		err := l.endGrave(ctx, one, d)
 		l.graves.done(one)
 		if err != nil && ctx.Err() == nil {
 			l.cfg.Logger.Warn("deletion of what is below the log start failed, trying again", "partition", one.tp.String(), "error", err)
@@ -173,21 +173,30 @@ func (l *Log) digUp(ctx context.Context, now time.Time) time.Time {
 	return time.Time{}
 }
 
+// digging is what one round of deletions knows.
+type digging struct {
+	shared map[string]bool // segments that others may need
+	owners map[metadata.TopicPartition][]metadata.Owner
+}
+
 // endGrave deletes one partition's objects and notes the shared segments among
-// them, which others may need.
-func (l *Log) endGrave(ctx context.Context, one *grave, shared map[string]bool) error {
+// them.
+func (l *Log) endGrave(ctx context.Context, one *grave, d *digging) error {
 	ctx, cancel := context.WithTimeout(ctx, collectTimeout)
 	defer cancel()
 	if one.shared != "" {
-		shared[one.shared] = true
+		d.shared[one.shared] = true
 		return nil
 	}
 	if one.gone {
-		owners, err := l.cfg.Chains.Owners(ctx)
-		if err != nil {
-			return err
+		if d.owners == nil { // a topic that is deleted stays so
+			owners, err := l.cfg.Chains.Owners(ctx)
+			if err != nil {
+				return err
+			}
+			d.owners = owners
 		}
-		if _, there := owners[one.tp]; there {
+		if _, there := d.owners[one.tp]; there {
 			return nil // whoever leads it has its manifest
 		}
 	}
@@ -195,7 +204,7 @@ func (l *Log) endGrave(ctx context.Context, one *grave, shared map[string]bool) 
 		for i := range refs {
 			key := wal.SegmentKey(one.tp, &refs[i])
 			if refs[i].Shared {
-				shared[key] = true
+				d.shared[key] = true
 			} else if err := l.deleteObjects(ctx, "segment", key); err != nil {
 				return err
 			}

@@ -236,14 +236,25 @@ func (l *Log) sweepDeletedTopics(ctx context.Context) error {
 	if exists, err = l.cfg.Chains.Owners(ctx); err != nil { // some were created since
 		return err
 	}
+	found := make(map[metadata.TopicPartition]*freed)
 	for _, key := range gone {
 		tp, _ := partitionOf(key)
-		if _, there := exists[tp]; there {
+		if _, there := exists[tp]; there || l.graves.has(key) {
 			continue
 		}
-		if err := l.sweepObject(ctx, key); err != nil {
-			return err
+		f := found[tp]
+		if f == nil {
+			f = new(freed)
+			found[tp] = f
 		}
+		if _, s, ok := wal.ParseSegmentKey(key); ok {
+			f.segments = append(f.segments, s)
+		} else if _, epoch, number, ok := wal.ParsePageKey(key); ok {
+			f.pages = append(f.pages, wal.PageRef{Epoch: epoch, Number: number})
+		}
+	}
+	for tp, f := range found { // it may have been deleted a moment ago
+		l.graves.bury(tp, *f, time.Now().Add(l.cfg.DeleteGrace), true)
 	}
 	return nil
 }
