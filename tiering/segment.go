@@ -43,7 +43,7 @@ func (b *segmentBuilder) build(ctx context.Context, sources []source) (kept []so
 		switch {
 		case err == nil:
 			kept = append(kept, sources[i])
-		case b.log.unreadable(ctx, sources[i].p, err):
+		case b.log.unreadable(ctx, &sources[i], err):
 			b.parts, b.head, b.raw = b.parts[:parts], head, nil
 		default:
 			return nil, nil, fmt.Errorf("%s: %w", sources[i].p.tp, err)

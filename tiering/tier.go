@@ -119,14 +119,19 @@ func (l *Log) tierFailed(ctx context.Context, err error, kind string) {
 // unreadable puts off a partition of which something cannot be read, so that it
 // does not keep the others from being tiered. It reports false when the reason is
 // not the partition's: then nothing can be read, or the incarnation is over.
-func (l *Log) unreadable(ctx context.Context, p *Partition, err error) bool {
+func (l *Log) unreadable(ctx context.Context, s *source, err error) bool {
 	if ctx.Err() != nil || l.over() || errors.Is(err, ErrStoreUnavailable) {
 		return false
 	}
 	if errors.Is(err, ErrDataLoss) && l.Check(ctx, 0) != nil {
 		return false // whoever leads now may have tiered and deleted it
 	}
+	p := s.p
 	p.mu.Lock()
+	if p.manifest.logStart > s.start { // it may be gone because nobody needs it any more
+		p.mu.Unlock()
+		return true
+	}
 	led := p.phase == serving
 	p.tierAt = time.Now().Add(l.cfg.TierAge)
 	p.mu.Unlock()
@@ -206,6 +211,7 @@ type source struct {
 	refs  []wal.ExtentRef
 	bytes int64
 	full  bool      // as much as may be; there may be more
+	start int64     // the log start offset then
 	taken time.Time // when refs were taken from the manifest
 }
 
@@ -216,6 +222,7 @@ func (p *Partition) untieredRefs(ctx context.Context, limit int64) (s source, er
 	p.mu.RLock()
 	m := p.manifest
 	from, pages, tail := m.untieredFrom(), m.pages, m.tail
+	s.start = m.logStart
 	may := p.phase == serving && !s.taken.Before(p.tierAt)
 	p.mu.RUnlock()
 	if !may {
@@ -255,7 +262,7 @@ const ownAtOnce = 8
 func (l *Log) tierOwn(ctx context.Context, c candidate) (left int64, err error) {
 	for range ownAtOnce {
 		s, err := c.p.untieredRefs(ctx, c.max)
-		if err != nil && l.unreadable(ctx, c.p, err) {
+		if err != nil && l.unreadable(ctx, &s, err) {
 			return 0, nil
 		}
 		if err != nil || s.bytes < c.size && !s.full || len(s.refs) == 0 {
@@ -274,7 +281,7 @@ func (l *Log) tierShared(ctx context.Context, list []candidate) error {
 	var bytes int64
 	for _, c := range list {
 		s, err := c.p.untieredRefs(ctx, l.cfg.SegmentBytesMax)
-		if err != nil && !l.unreadable(ctx, c.p, err) {
+		if err != nil && !l.unreadable(ctx, &s, err) {
 			return err
 		}
 		if err != nil || len(s.refs) == 0 {
