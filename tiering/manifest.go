@@ -225,7 +225,7 @@ func (m *manifest) epochEnd(epoch int32) EpochEnd {
 	case i == len(m.epochs):
 		return EpochEnd{Epoch: -1, End: -1}
 	case i == 0: // older than all that is known, as Kafka's LeaderEpochFileCache answers
-		return EpochEnd{Epoch: epoch, End: m.epochs[0].Start}
+		return EpochEnd{Epoch: epoch, End: max(m.epochs[0].Start, m.logStart)}
 	}
 	return EpochEnd{Epoch: m.epochs[i-1].Epoch, End: m.epochs[i].Start}
 }

@@ -132,6 +132,11 @@ func TestGoodHistories(t *testing.T) {
 		c.Reset(topic, 0, 2, 0)
 		s.read(c, 0, 0)
 	})
+	f("what lies below the log start need not be stored", func(s *story) {
+		s.ack(0, 5)
+		s.ListOffsets("l", ReadUncommitted).Done("", map[Key]Marks{{topic, 0}: {Start: 3, LSO: 5, HW: 5}}, nil)
+		s.rules.Audit = &audit.Report{Clean: true, Topics: []audit.Topic{{Name: topic, Records: 2}}}
+	})
 	f("a record of unknown outcome comes after what was sent later", func(s *story) {
 		a, b := s.p.Send(topic, 0), s.p.Send(topic, 0)
 		s.sent = append(s.sent, a, b)

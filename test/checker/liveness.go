@@ -146,7 +146,12 @@ func (j *Judge) audited() {
 	}
 	known := make(map[string]int64)
 	for k := range j.records.logs {
-		j.records.logs[k].each(func(int64, *sight) { known[j.key(int32(k)).Topic]++ })
+		l := &j.records.logs[k]
+		l.each(func(offset int64, _ *sight) {
+			if offset >= l.start { // what lies below need not be there any more
+				known[j.key(int32(k)).Topic]++
+			}
+		})
 	}
 	for topic, n := range known {
 		if stored[topic] < n && !j.rules.Holes(topic) {

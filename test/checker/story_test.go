@@ -339,6 +339,11 @@ func TestBadHistories(t *testing.T) {
 		s.ack(0, 3)
 		s.rules.Audit = &audit.Report{Clean: true, Topics: []audit.Topic{{Name: topic, Records: 2}}}
 	})
+	f("C16", "the audit finds less than lies above the log start", func(s *story) {
+		s.ack(0, 5)
+		s.ListOffsets("l", ReadUncommitted).Done("", map[Key]Marks{{topic, 0}: {Start: 3, LSO: 5, HW: 5}}, nil)
+		s.rules.Audit = &audit.Report{Clean: true, Topics: []audit.Topic{{Name: topic, Records: 1}}}
+	})
 	f("C17", "nothing is acknowledged after a heal", func(s *story) {
 		s.load(time.Second, 0)
 		s.Fault("kill", All, "broker-1").End()

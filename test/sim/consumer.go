@@ -77,9 +77,22 @@ func (r *reader) fetch(ctx context.Context, l leader) bool {
 	return true
 }
 
-// reset is what a client does when told that its position does not exist. Here
-// nothing is ever removed, so the answer is wrong.
+// reset is what a client does when told that its position does not exist: where
+// nothing was to be deleted that lies there, the answer is wrong.
 func (r *reader) reset(ctx context.Context, l leader) {
+	known := r.w.judge.trimmed(r.partition)
+	if r.position < known.asked {
+		if start, ok := listStart(ctx, r.c, l, r.partition); !ok || start <= r.position {
+			r.c.mislaid(r.partition) // answered by one that was the leader a moment ago
+		} else {
+			r.w.judge.began(r.name, l.addr, r.partition, start, 0)
+			r.history.Reset(topicName, r.partition, r.position, start)
+			r.position = start
+			r.w.judge.count("positions trimmed")
+		}
+		rest(ctx, 100*time.Millisecond)
+		return
+	}
 	r.w.judge.broken("position reset", "%s: offset %d of partition %d, read up to from leaders, is out of range at %s", r.name, r.position, r.partition, l.addr)
 	r.history.Reset(topicName, r.partition, r.position, 0)
 	r.position = 0
@@ -89,6 +102,7 @@ func (r *reader) reset(ctx context.Context, l leader) {
 
 // take takes in what was fetched.
 func (r *reader) take(poll *checker.Poll, p *kmsg.FetchResponseTopicPartition, from string) {
+	r.w.judge.began(r.name, from, r.partition, p.LogStartOffset, 0)
 	poll.Marks(topicName, r.partition, checker.Marks{Start: p.LogStartOffset, LSO: p.LastStableOffset, HW: p.HighWatermark})
 	records, err := decodeBatches(p.RecordBatches)
 	if err != nil {

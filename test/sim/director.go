@@ -161,6 +161,11 @@ func (d *director) launchClients(ctx, writing context.Context) {
 		m := &member{w: w, c: d.abrupt(name), d: newDice(w.seed, name), name: name, group: "m", partitions: w.weather.partitions}
 		d.clients.Go(func() { m.run(ctx) })
 	}
+	if w.weather.trims {
+		name := "trim"
+		t := &trimmer{w: w, c: d.client(name), d: newDice(w.seed, name), partitions: w.weather.partitions}
+		d.clients.Go(func() { t.run(writing) })
+	}
 	for i := range 2 {
 		name := fmt.Sprintf("probe%d", i)
 		p := &prober{w: w, c: d.client(name), d: newDice(w.seed, name), partitions: w.weather.partitions}

@@ -21,10 +21,11 @@ type judge struct {
 	ends    map[[2]int32]int64
 	stables map[generation]time.Duration
 	counts  map[string]int
+	trims   map[int32]trimmed
 }
 
 func newJudge(w *World) *judge {
-	return &judge{w: w, history: checker.NewHistory(), parts: make(map[int32]*progress), ends: make(map[[2]int32]int64), stables: make(map[generation]time.Duration), counts: make(map[string]int)}
+	return &judge{w: w, history: checker.NewHistory(), parts: make(map[int32]*progress), ends: make(map[[2]int32]int64), stables: make(map[generation]time.Duration), counts: make(map[string]int), trims: make(map[int32]trimmed)}
 }
 
 // foundMax bounds what is told about one run, toldMax what the checker says
@@ -114,6 +115,9 @@ func (j *judge) epochEnd(who, from string, partition, asked, found int32, end in
 	if found < 0 {
 		return
 	}
+	if end <= j.trimmed(partition).asked {
+		return // of epochs that ended below the log start nobody knows more
+	}
 	j.mu.Lock()
 	k := [2]int32{partition, found}
 	final, known := j.ends[k]
@@ -157,7 +161,7 @@ func (j *judge) committed(a commitArgs, begun time.Duration) {
 // verdict is every rule that was broken, by the judge's own account and by that
 // of the history.
 func (j *judge) verdict(hosts []string) []string {
-	v := j.history.Check(checker.Rules{Nodes: hosts, Audit: j.report})
+	v := j.history.Check(checker.Rules{Nodes: hosts, Audit: j.report, Resets: j.w.weather.trims})
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	out := append([]string(nil), j.found...)

@@ -26,3 +26,19 @@ func TestBatchesRoundTrip(t *testing.T) {
 		}
 	}
 }
+
+// A log that begins elsewhere than records were deleted is found out.
+func TestLogStartIsJudged(t *testing.T) {
+	for _, c := range []struct {
+		start, least int64
+		fine         bool
+	}{{5, 5, true}, {10, 5, true}, {11, 5, false}, {4, 5, false}, {0, 0, true}} {
+		w := newWorld(1, weather{})
+		w.judge = newJudge(w)
+		w.judge.trims[0] = trimmed{asked: 10, done: 5}
+		w.judge.began("r", "b", 0, c.start, c.least)
+		if got := len(w.judge.found) == 0; got != c.fine {
+			t.Errorf("log start %d, least %d: %v", c.start, c.least, w.judge.found)
+		}
+	}
+}

@@ -234,7 +234,7 @@ func (a *totals) enough(t *testing.T) {
 			t.Errorf("%s in %d of %d seeds", what, a.With[what], a.Seeds)
 		}
 	}
-	for _, what := range []string{"own segments written", "shared segments deleted", "own segments deleted"} {
+	for _, what := range []string{"own segments written", "shared segments deleted", "own segments deleted", "trims", "positions trimmed"} {
 		if a.Counts[what] == 0 {
 			t.Errorf("no %s", what)
 		}

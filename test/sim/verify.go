@@ -71,9 +71,13 @@ func (d *director) scan(ctx context.Context) {
 			history := d.w.judge.history.Scanner(name, d.hosts[i], checker.ReadUncommitted)
 			for p := range d.w.weather.partitions {
 				r := &reader{w: d.w, c: c, d: newDice(d.w.seed, name), name: name, partition: p, history: history}
+				known := d.w.judge.trimmed(p)
 				end, err := d.endOf(ctx, c, p)
 				if err == nil {
 					err = r.scan(ctx, end)
+				}
+				if err == nil && known.done > 0 {
+					err = d.checkStart(ctx, c, p, known.done)
 				}
 				if err != nil {
 					d.w.judge.broken("liveness", "%s: %v", name, err)
@@ -83,6 +87,21 @@ func (d *director) scan(ctx context.Context) {
 			c.close()
 		}
 	}
+}
+
+// checkStart wants a log to begin no lower than where its records were deleted.
+func (d *director) checkStart(ctx context.Context, c *client, p int32, least int64) error {
+	for ctx.Err() == nil {
+		if l := c.leader(ctx, p); l.addr != "" {
+			if start, ok := listStart(ctx, c, l, p); ok {
+				d.w.judge.began(c.name, l.addr, p, start, least)
+				return nil
+			}
+		}
+		c.mislaid(p)
+		rest(ctx, 100*time.Millisecond)
+	}
+	return fmt.Errorf("no start of partition %d: %w", p, ctx.Err())
 }
 
 // endOf is the high watermark of a partition.

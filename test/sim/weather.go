@@ -22,6 +22,7 @@ type weather struct {
 	tail                     int64         // memory for recent objects: little of it has brokers read the bucket
 	plan                     []mishap
 	tiering                  node.Tiering
+	trims                    bool // records are deleted now and then
 	batchPause               time.Duration
 	settle                   time.Duration // before the first fault
 }
@@ -143,6 +144,7 @@ func forecast(seed uint64) weather {
 	w.plan = w.draws(d)
 	if seed%2 == 1 {
 		w.tiering = hasty(newDice(seed, "tiering"))
+		w.trims = seed%4 == 1
 	}
 	return w
 }
@@ -157,6 +159,7 @@ func hasty(d *dice) node.Tiering {
 		SweepInterval:   d.between(time.Second, 4*time.Second), SweepAge: d.between(time.Millisecond, 2*time.Second),
 		CheckpointInterval: d.between(500*time.Millisecond, 4*time.Second), CheckpointSlots: uint64(8 + d.n(64)),
 		AbandonedAge: d.between(3*time.Second, 10*time.Second),
+		DeleteGrace:  d.between(time.Millisecond, 2*time.Second), RetentionInterval: d.between(10*time.Millisecond, time.Second),
 	}
 }
 
