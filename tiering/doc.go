@@ -20,12 +20,19 @@
 // whoever collects does the same, once no owner list has an entry of it. Sweeps
 // find what failures leave behind. test/model enumerates all of this.
 //
+// # How records leave
+//
+// A LOGSTART, committed in the leader's chain, lets a log begin later: by
+// retention, which is looked at when the oldest piece may go (policy.go, retain.go),
+// or because a client said so (logstart.go). Objects that manifests name no more
+// are deleted after a grace (graves.go).
+//
 // # Who calls what
 //
 // The Kafka surface calls Admit, Partition, Append, Read and the other methods
 // of Partition. The cluster code calls Lead, Release, Seal and Close. Run owns
 // every goroutine of the package and waits for them: those that flush, commit,
-// checkpoint, tier, collect and sweep.
+// checkpoint, tier, retain, collect, delete and sweep.
 //
 // # Locks
 //

@@ -71,7 +71,8 @@
 //	3 TRIM     slot uvarint: nothing rests on the slots below it any more
 //	4 ADD      topic id 16, partition uvarint, leader epoch uvarint, segment reference:
 //	           the segment takes the place of the partition's oldest extents, which end where it ends
-//	6 LOGSTART topic id 16, partition uvarint, leader epoch uvarint, offset uvarint
+//	6 LOGSTART topic id 16, partition uvarint, leader epoch uvarint, offset uvarint:
+//	           the log begins there; what ends below it leaves the manifest
 //
 // Within one object, extents come before records.
 //
@@ -132,7 +133,7 @@
 //	topic id 16, partition, leader epoch, log start offset, end offset (all uvarint),
 //	epochs uvarint, each: epoch uvarint, start offset uvarint,
 //	pages of segments, segment references (a uvarint count each),
-//	tiered uvarint: segments cover the log up to it,
+//	tiered uvarint: segments cover the log up to it, or did until the log start passed it,
 //	pages of extents, next page number uvarint, extent references,
 //	flags u8 (bit 0: some producer was forgotten for age),
 //	producers uvarint, each: id, epoch uvarint, updated varint, batches uvarint, each:
