@@ -81,9 +81,14 @@ func (s *Server) deleteBelow(ctx, open context.Context, t *metadata.Topic, parti
 	}
 	low, err := p.DeleteRecords(ctx, offset)
 	// That an offset is out of range, or reached already, is for the leader to say: a
-	// deposed one knows neither of what came since nor of what went.
-	if err == nil || errors.Is(err, tiering.ErrOffsetOutOfRange) {
-		if unproven := s.cfg.Log.Check(ctx, 0); unproven != nil {
+	// deposed one knows neither of what came since nor of what went. After a commit
+	// that is known.
+	age := authorityMax
+	if errors.Is(err, tiering.ErrOffsetOutOfRange) {
+		age = 0
+	}
+	if err == nil || age == 0 {
+		if unproven := s.cfg.Log.Check(ctx, age); unproven != nil {
 			return -1, unproven
 		}
 	}

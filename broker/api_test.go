@@ -511,6 +511,18 @@ func TestPolicy(t *testing.T) {
 	if got := r.s.Policy(topic.ID); got != want {
 		t.Errorf("compacted and deleted: %+v", got)
 	}
+	offsets, _ := r.topic(offsetsTopic)
+	offsets.Configs = map[string]string{"cleanup.policy": "delete", "retention.ms": "86400000"} // as it is created
+	if got := r.s.Policy(offsets.ID); !got.Delete || got.RetentionMillis != offsetsRetention.Milliseconds() || got.RetentionBytes != -1 {
+		t.Errorf("of the copies of offsets: %+v", got)
+	}
+	r.view.mu.Lock()
+	r.view.configs[metadata.ConfigBroker+"/"] = map[string]string{"log.retention.ms": "77", "log.retention.bytes": "88"}
+	r.view.mu.Unlock()
+	other, _ := r.topic("other")
+	if got := r.s.Policy(other.ID); got.RetentionMillis != 77 || got.RetentionBytes != 88 {
+		t.Errorf("by the cluster's defaults: %+v", got)
+	}
 	if got := r.s.Policy(metadata.NewTopicID()); got != (tiering.Policy{}) {
 		t.Errorf("of no topic: %+v", got)
 	}

@@ -309,6 +309,51 @@ func TestZombieDeletesNothing(t *testing.T) {
 	})
 }
 
+// A broker that cannot know what configs say deletes nothing, and goes on when it
+// can; what they say by then counts.
+func TestRetentionNeedsToKnow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTieringWorld(t)
+		configs := retaining(w, Policy{Delete: true, RetentionMillis: 1, RetentionBytes: -1})
+		var mu sync.Mutex
+		var away, change bool
+		tune := w.tune
+		w.tune = func(cfg *Config) {
+			tune(cfg)
+			cfg.Fresh = func(context.Context) error {
+				mu.Lock()
+				defer mu.Unlock()
+				if away {
+					return errors.New("cut off")
+				}
+				if change { // it was changed, and nobody has told us yet
+					configs.set(Policy{Delete: true, RetentionMillis: -1, RetentionBytes: -1})
+				}
+				return nil
+			}
+		}
+		away = true
+		a := w.start(w.store)
+		p := w.lead(a, partition(0), owners(a))
+		values := numbered("v", 50)
+		writeSpread(t, p, values...)
+		time.Sleep(time.Minute)
+		w.readable(p, 0, values)
+		mu.Lock()
+		away, change = false, true
+		mu.Unlock()
+		time.Sleep(time.Minute)
+		w.readable(p, 0, values)
+		mu.Lock()
+		change = false
+		mu.Unlock()
+		configs.set(Policy{Delete: true, RetentionMillis: 1, RetentionBytes: -1})
+		a.Reconsider()
+		time.Sleep(time.Minute)
+		w.readable(p, 50, values)
+	})
+}
+
 // A request that is not answered in time keeps nobody else waiting for its turn.
 func TestDeleteRecordsTimesOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
