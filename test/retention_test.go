@@ -21,16 +21,13 @@ import (
 
 const deleteRecordsTool = "org.apache.kafka.tools.DeleteRecordsCommand"
 
-// tinyRetention is tinyTiering where what is let go of leaves the bucket at once.
-var tinyRetention = append([]string{"--retention-interval", "500ms", "--delete-grace", "1s"}, tinyTiering...)
-
 // TestRetention has a topic that keeps a megabyte a partition and one whose
 // records are deleted by command, while brokers are killed: what is kept is kept
 // byte by byte, what is deleted never comes back, and its space does.
 func TestRetention(t *testing.T) {
 	harness.System(t)
 	const kept, cut, partitions = "kept", "cut", 4
-	c := harness.StartCluster(t, harness.Options{Args: tinyRetention})
+	c := harness.StartCluster(t, harness.Options{Args: tinyTiering})
 	adm, k := newAdmin(t, c), &tools{t: t, c: c}
 	createTopic(t, c, kept, partitions)
 	createTopic(t, c, cut, partitions)

@@ -19,7 +19,7 @@ import (
 // tinyTiering makes tiering, trimming and collection a matter of seconds.
 var tinyTiering = []string{
 	"--tier-interval", "500ms", "--tier-age", "2s", "--tier-segment-bytes", "1MiB", "--tier-segment-bytes-max", "2MiB",
-	"--collect-interval", "1s", "--sweep-interval", "5s", "--sweep-age", "5s",
+	"--collect-interval", "1s", "--sweep-interval", "5s", "--sweep-age", "5s", "--delete-grace", "1s", "--retention-interval", "500ms",
 }
 
 // objects counts what lies in the bucket, by the first letter of the key.

@@ -70,7 +70,7 @@ type rigOptions struct {
 // other seed does. Sweeps wait for no age: nothing may rest on that.
 var tinyTiering = []string{
 	"--tier-interval", "500ms", "--tier-age", "2s", "--tier-segment-bytes", "1MiB", "--tier-segment-bytes-max", "2MiB",
-	"--collect-interval", "1s", "--sweep-interval", "5s", "--sweep-age", "1ms",
+	"--collect-interval", "1s", "--sweep-interval", "5s", "--sweep-age", "1ms", "--delete-grace", "1s", "--retention-interval", "500ms",
 }
 
 // newRig starts everything and a history. All of it ends with the test.
