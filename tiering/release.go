@@ -109,7 +109,10 @@ func (l *Log) Drop(tp metadata.TopicPartition) {
 	l.partsMu.Unlock()
 	if p != nil {
 		p.mu.RLock()
-		all := p.manifest.clone().everything()
+		var all freed
+		if p.phase != released { // once is enough
+			all = p.manifest.clone().everything()
+		}
 		p.mu.RUnlock()
 		p.retire()
 		l.sweep(p)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/tidemark-io/tidemark/metadata"
 	"github.com/tidemark-io/tidemark/tiering/batch"
+	"github.com/tidemark-io/tidemark/tiering/wal"
 )
 
 // What a judgment lets go of, and when it wants to look again.
@@ -547,4 +548,122 @@ func datedBatch(ts int64, values ...string) ([]byte, batch.Header) {
 		panic(err)
 	}
 	return raw, h
+}
+
+// The log start passes through manifest pages, of extents and of segments: what
+// lies below goes, also what a page names that stays.
+func TestLogStartInPages(t *testing.T) {
+	const n = 2*wal.PageEntries + 100
+	for _, kind := range []string{"extents", "segments"} {
+		t.Run(kind, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newTieringWorld(t)
+				w.tune = func(cfg *Config) {
+					tiny(cfg)
+					cfg.TierInterval, cfg.SegmentBytes, cfg.SegmentBytesMax = 10*time.Millisecond, 1, 1
+					if kind == "extents" {
+						cfg.TierInterval, cfg.TierAge = 1000*time.Hour, 1000*time.Hour
+					}
+				}
+				a := w.start(w.store)
+				p := w.lead(a, partition(0), owners(a))
+				values := numbered("v", n)
+				for i := range values {
+					raw, h := makeBatch(-1, -1, -1, int64(i+1), values[i])
+					ap, err := p.Append(raw, h, 0, false)
+					if err != nil {
+						t.Fatal(err)
+					}
+					<-ap.Done()
+				}
+				time.Sleep(time.Minute)
+				m := p.seen()
+				if kind == "extents" && len(m.pages) == 0 || kind == "segments" && (len(m.segmentPages) == 0 || m.tiered != n) {
+					t.Fatalf("%d pages of extents, %d of segments, tiered %d", len(m.pages), len(m.segmentPages), m.tiered)
+				}
+				check := func(p *Partition, start int64) {
+					t.Helper()
+					if _, err := p.DeleteRecords(t.Context(), start); err != nil {
+						t.Fatal(err)
+					}
+					w.readable(p, start, values)
+					if at, err := p.OffsetForTimestamp(t.Context(), 1); err != nil || at.Offset != start {
+						t.Errorf("first record above %d: %+v, %v", start, at, err)
+					}
+					if at, err := p.MaxTimestamp(t.Context()); err != nil || at.Offset != n-1 {
+						t.Errorf("newest record above %d: %+v, %v", start, at, err)
+					}
+					time.Sleep(5 * time.Second)
+					if got := len(w.keys("s/")); kind == "segments" && got != n-int(start) {
+						t.Errorf("the log begins at %d, %d segments are left of %d", start, got, n)
+					}
+				}
+				for _, start := range []int64{1, 500, 501, wal.PageEntries - 1} {
+					check(p, start)
+				}
+				a.kill()
+				b := w.start(w.store)
+				q := w.lead(b, partition(0), owners(a, b))
+				for _, start := range []int64{wal.PageEntries, wal.PageEntries + 1, n - 1} {
+					check(q, start)
+				}
+				if _, err := q.DeleteRecords(t.Context(), HighWatermark); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(10 * time.Second)
+				if left := append(w.keys("s/"), w.keys("m/")...); len(left) > 0 {
+					t.Errorf("%d objects are left of nothing: %.200v", len(left), left)
+				}
+				if m := q.seen(); len(m.pages)+len(m.segmentPages)+len(m.segments)+len(m.tail) > 0 || m.untiered != 0 {
+					t.Errorf("an empty log is not empty: %+v", m)
+				}
+			})
+		})
+	}
+}
+
+// Retention goes by whole pages where it can, and into one where it has to.
+func TestRetentionThroughPages(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTieringWorld(t)
+		configs := retaining(w, Policy{})
+		tune := w.tune
+		w.tune = func(cfg *Config) {
+			tune(cfg)
+			cfg.TierInterval, cfg.SegmentBytes, cfg.SegmentBytesMax = 10*time.Millisecond, 1, 1
+		}
+		a := w.start(w.store)
+		p := w.lead(a, partition(0), owners(a))
+		const n = 3*wal.PageEntries + 100
+		begun := time.Now()
+		values := make([]string, n)
+		for i := range values {
+			values[i] = fmt.Sprintf("%05d", i)
+			raw, h := makeBatch(-1, -1, -1, begun.UnixMilli()+int64(i)*1000, values[i])
+			ap, err := p.Append(raw, h, 0, false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			<-ap.Done()
+		}
+		time.Sleep(begun.Add(5000*time.Second).Sub(time.Now()) - 500*time.Millisecond)
+		if m := p.seen(); len(m.segmentPages) < 2 {
+			t.Fatalf("%d pages", len(m.segmentPages))
+		}
+		size := p.seen().segments[0].Data.Bytes
+		for _, c := range []struct {
+			policy Policy
+			start  int64
+		}{
+			{Policy{Delete: true, RetentionMillis: 4_900_000, RetentionBytes: -1}, 100},
+			{Policy{Delete: true, RetentionMillis: -1, RetentionBytes: (n - 1000) * size}, 1000},
+			{Policy{Delete: true, RetentionMillis: -1, RetentionBytes: (n-wal.PageEntries-7)*size + 1}, wal.PageEntries + 6},
+			{Policy{Delete: true, RetentionMillis: -1, RetentionBytes: 50 * size}, n - 50},
+		} {
+			configs.set(c.policy)
+			a.Reconsider()
+			time.Sleep(200 * time.Millisecond)
+			w.readable(p, c.start, values)
+		}
+	})
 }
