@@ -631,6 +631,7 @@ func TestRetentionThroughPages(t *testing.T) {
 		w.tune = func(cfg *Config) {
 			tune(cfg)
 			cfg.TierInterval, cfg.SegmentBytes, cfg.SegmentBytesMax = 10*time.Millisecond, 1, 1
+			cfg.SweepInterval, cfg.CollectInterval = 1000*time.Hour, 1000*time.Hour // that is not for here, and takes long
 		}
 		a := w.start(w.store)
 		p := w.lead(a, partition(0), owners(a))
