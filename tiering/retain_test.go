@@ -647,7 +647,7 @@ func TestRetentionThroughPages(t *testing.T) {
 			}
 			<-ap.Done()
 		}
-		time.Sleep(begun.Add(5000*time.Second).Sub(time.Now()) - 500*time.Millisecond)
+		time.Sleep(time.Until(begun.Add(5000*time.Second)) - 500*time.Millisecond)
 		if m := p.seen(); len(m.segmentPages) < 2 {
 			t.Fatalf("%d pages", len(m.segmentPages))
 		}
