@@ -427,7 +427,8 @@ func TestManyShareOneSegment(t *testing.T) {
 	if n := a.untieredBytes(); n > 0 {
 		t.Errorf("%d bytes are left", n)
 	}
-	if slots, segments := a.committed.Load()-before, len(w.keys("x/")); slots > 20 || segments != 1 {
+	// How many ADDs a slot takes depends on how fast slots are written here.
+	if slots, segments := a.committed.Load()-before, len(w.keys("x/")); slots > n/10 || segments != 1 {
 		t.Errorf("%d slots for the ADDs, %d segments", slots, segments)
 	}
 }
