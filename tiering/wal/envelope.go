@@ -117,7 +117,7 @@ func DecodeCheckpoint(b []byte, cluster ClusterID, inc metadata.Incarnation, slo
 		return nil, fmt.Errorf("%w: checkpoint of %s at %d found where %s at %d belongs", ErrMalformed, e.inc, e.number, inc, slot)
 	}
 	d := &decoder{b: e.body}
-	states := make([]*PartitionState, d.count(24, "partitions"))
+	states := make([]*PartitionState, d.count(stateMinLen, "partitions"))
 	for i := range states {
 		one := &decoder{b: d.bytes("partition state")}
 		if d.err != nil {

@@ -178,12 +178,8 @@ func appendSection(b []byte, s *Section) (body []byte, start int) {
 	if len(s.Producers) == 0 {
 		return append(b, 0), start
 	}
-	p := binary.AppendUvarint(nil, uint64(len(s.Producers)))
-	for i := range s.Producers {
-		p = appendProducer(p, &s.Producers[i])
-	}
 	b = append(b, 1, extraProducers)
-	return appendBytes(b, p), start
+	return appendBytes(b, appendProducers(nil, s.Producers)), start
 }
 
 // DecodeSection decodes and verifies the section that ref, an entry of the
@@ -267,12 +263,9 @@ func decodeExtras(d *decoder, s *Section) {
 		if d.err != nil || typ != extraProducers {
 			continue // of a newer minor
 		}
-		s.Producers = make([]Producer, e.count(producerMinLen, "producers"))
-		for i := range s.Producers {
-			if decodeProducer(e, &s.Producers[i]); e.err != nil {
-				d.fail("producers")
-				return
-			}
+		if s.Producers = decodeProducers(e); e.err != nil {
+			d.fail("producers")
+			return
 		}
 	}
 }

@@ -157,8 +157,9 @@ const (
 	floorMinLen    = 2
 	segmentMinLen  = 1 + 1 + 16 + 1 + 1 + 1 + 1 + 1 + 1 + 4 + 1 + 3 + 8
 	epochMinLen    = 2
-	producerMinLen = 5
+	producerMinLen = 4
 	batchMinLen    = 4
+	stateMinLen    = 24 // with its length
 )
 
 // AppendState encodes s behind b.
@@ -183,10 +184,7 @@ func AppendState(b []byte, s *PartitionState) []byte {
 		flags = 1
 	}
 	b = append(b, flags)
-	b = binary.AppendUvarint(b, uint64(len(s.Producers)))
-	for i := range s.Producers {
-		b = appendProducer(b, &s.Producers[i])
-	}
+	b = appendProducers(b, s.Producers)
 	return appendTransactions(b, s)
 }
 
@@ -214,10 +212,7 @@ func decodeState(d *decoder) *PartitionState {
 	s.NextPage = uint32(d.uvarint(math.MaxUint32, "next page"))
 	s.Tail = decodeRefs(d)
 	s.Expired = d.u8("flags")&1 != 0
-	s.Producers = make([]Producer, d.count(producerMinLen, "producers"))
-	for i := range s.Producers {
-		decodeProducer(d, &s.Producers[i])
-	}
+	s.Producers = decodeProducers(d)
 	decodeTransactions(d, s)
 	return s
 }
@@ -382,6 +377,29 @@ func decodeRefs(d *decoder) []ExtentRef {
 		}
 	}
 	return refs
+}
+
+func appendProducers(b []byte, producers []Producer) []byte {
+	b = binary.AppendUvarint(b, uint64(len(producers)))
+	for i := range producers {
+		b = appendProducer(b, &producers[i])
+	}
+	return b
+}
+
+// decodeProducers decodes producers in the order of their ids, which no two share.
+func decodeProducers(d *decoder) []Producer {
+	producers := make([]Producer, d.count(producerMinLen, "producers"))
+	for i := range producers {
+		decodeProducer(d, &producers[i])
+		if i > 0 && producers[i].ID <= producers[i-1].ID {
+			d.fail("producer out of place")
+		}
+		if d.err != nil {
+			return nil
+		}
+	}
+	return producers
 }
 
 func appendProducer(b []byte, p *Producer) []byte {

@@ -62,6 +62,12 @@ func decodeTransactions(d *decoder, s *PartitionState) {
 		p.Txn.First = int64(d.uvarint(math.MaxInt64, "first offset of a transaction")) - 1
 		p.Txn.CoordinatorEpoch = int32(int64(d.uvarint(math.MaxInt32+1, "coordinator epoch")) - 1)
 		p.Txn.Timestamp = p.Updated + d.varint("producer timestamp")
+		if !p.transacts() {
+			d.fail("a producer without transactions among those that have them")
+		}
+		if d.err != nil {
+			return
+		}
 		at++
 	}
 	s.AbortedPages = emptyNil(decodePageRefs(d))

@@ -165,6 +165,29 @@ func FuzzUnseal(f *testing.F) {
 	})
 }
 
+// A decoder that expects more of an element than its writer needs refuses what
+// it should read.
+func TestLeastLengths(t *testing.T) {
+	for what, c := range map[string]struct {
+		least int
+		enc   []byte // a list of one, the shortest
+	}{
+		"extent reference": {refMinLen, appendRefs(nil, []ExtentRef{{}})},
+		"page reference":   {pageRefMinLen, appendPageRefs(nil, []PageRef{{}})},
+		"page floor":       {floorMinLen, appendPageRefs(nil, []PageRef{{Floors: []SlotFloor{{}}}})[pageRefMinLen:]},
+		"segment":          {segmentMinLen, appendSegmentRefs(nil, []SegmentRef{{}})},
+		"producer":         {producerMinLen, appendProducers(nil, []Producer{{}})},
+		"producer batch":   {batchMinLen, appendProducer(nil, &Producer{Batches: []ProducerBatch{{}}})[producerMinLen-1:]},
+		"aborted":          {abortedMinLen, appendAborted(nil, []AbortedTxn{{}})},
+		"transaction":      {txnMinLen, appendTransactions(nil, &PartitionState{Producers: []Producer{{}}})[:1+txnMinLen]},
+		"partition state":  {stateMinLen, AppendToCheckpoint([]byte{1}, AppendState(nil, &PartitionState{}))},
+	} {
+		if n := len(c.enc) - 1; n < c.least { // without the count
+			t.Errorf("%s: the shortest has %d bytes, %d are expected", what, n, c.least)
+		}
+	}
+}
+
 // What decodes encodes again to what decodes the same.
 func FuzzDecodeState(f *testing.F) {
 	f.Add(AppendState(nil, sampleState(rand.New(rand.NewPCG(1, 1)), 20)))
