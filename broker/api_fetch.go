@@ -2,31 +2,20 @@ package broker
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/tidemark-io/tidemark/broker/internal/fetchsession"
 	"github.com/tidemark-io/tidemark/metadata"
 	"github.com/tidemark-io/tidemark/tiering"
-	"github.com/tidemark-io/tidemark/tiering/seeded"
 	"github.com/tidemark-io/tidemark/tiering/wal"
 )
 
-const (
-	// fetchWaitMax bounds the wait a client may ask for.
-	fetchWaitMax = 5 * time.Minute
-	// authorityMax is how old the proof of leadership behind an answer "there
-	// is nothing more" may be.
-	authorityMax = time.Second
-	// fetchFloor is what a fetch is content with when memory is short.
-	fetchFloor = 1 << 20
-	// fetchSlack is taken beyond what is estimated, as batches are read whole.
-	fetchSlack = 64 << 10
-)
+// fetchWaitMax bounds the wait a client may ask for.
+const fetchWaitMax = 5 * time.Minute
 
 // fetch is one fetch request at work.
 type fetch struct {
@@ -37,6 +26,7 @@ type fetch struct {
 	// session is nil for requests before sessions (v7) and without one.
 	session     *fetchsession.Session
 	incremental bool
+	shares      []*semaphore.Weighted // that the memory of the response was taken from
 }
 
 // wanted is a partition to fetch, and what came of it.
@@ -49,7 +39,10 @@ type wanted struct {
 	offsets   tiering.Offsets
 	read      tiering.ReadResult
 	diverging *tiering.EpochEnd
-	atEnd     bool // nothing to read: the answer rests on being the leader
+	atEnd     bool  // nothing to read: the answer rests on being the leader
+	expected  int64 // about how many bytes there are to read
+	behind    bool  // what is asked for has left memory
+	large     bool  // the first batch was too large for what was left
 }
 
 // fetch serves Fetch: find the session, wait until there is enough, read.
@@ -240,152 +233,6 @@ func (f *fetch) diverges(w *wanted) bool {
 	}
 	end := w.part.EpochEnd(w.LastFetchedEpoch)
 	return end.Epoch < w.LastFetchedEpoch || end.End < w.FetchOffset
-}
-
-// budget takes memory for the response from what all fetches share. It returns
-// the bytes that may be read.
-func (f *fetch) budget(ctx context.Context) (int, error) {
-	n := f.need(int64(max(0, min(f.req.MaxBytes, f.s.cfg.FetchBytesMax))))
-	if f.s.fetchBytes.TryAcquire(n) {
-		return int(n), nil
-	}
-	n = min(n, fetchFloor)
-	return int(n), f.s.fetchBytes.Acquire(ctx, n)
-}
-
-// need is about how many bytes there are to read, at most limit. Memory is kept
-// until the response is sent, so what a fetch may use at most would let a few
-// slow readers keep out everybody who is at the end of the log.
-func (f *fetch) need(limit int64) int64 {
-	n := int64(fetchSlack)
-	for i := range f.want {
-		if w := &f.want[i]; w.err == nil && n < limit {
-			n += f.available(w)
-		}
-	}
-	return min(n, limit)
-}
-
-// readAll reads every partition in order until the response is full. The first
-// that has anything yields at least one batch, so that a batch above the limits
-// is not a dead end.
-func (f *fetch) readAll(ctx context.Context) {
-	granted, err := f.budget(ctx)
-	if err != nil {
-		for i := range f.want {
-			f.want[i].err = err
-		}
-		return
-	}
-	left, first := granted, true
-	for i := range f.want {
-		w := &f.want[i]
-		if w.err != nil {
-			continue
-		}
-		w.err = f.readOne(ctx, w, left, first)
-		if n := len(w.read.Records); n > 0 {
-			left, first = max(0, left-n), false
-		}
-	}
-	f.settle(ctx, int64(granted))
-	f.prove(ctx)
-}
-
-// settle gives back what was taken and not used, and the rest when the response
-// is gone. A first batch may exceed the limit; the overrun is not accounted.
-func (f *fetch) settle(_ context.Context, granted int64) {
-	var used int64
-	for i := range f.want {
-		used += int64(len(f.want[i].read.Records))
-		f.r.hold(f.want[i].read.Release)
-	}
-	f.s.metrics.records.WithLabelValues("out").Add(float64(used))
-	used = min(used, granted)
-	f.s.fetchBytes.Release(granted - used)
-	if used > 0 {
-		f.r.hold(func() { f.s.fetchBytes.Release(used) })
-	}
-}
-
-// readOne reads one partition: at most its own limit and what is left.
-func (f *fetch) readOne(ctx context.Context, w *wanted, left int, first bool) error {
-	w.offsets = w.part.Offsets()
-	if f.diverges(w) {
-		return f.divergence(ctx, w)
-	}
-	limit := min(int(max(w.MaxBytes, 0)), left)
-	o := w.offsets
-	if w.FetchOffset >= o.LogStart && w.FetchOffset <= o.HighWatermark && limit == 0 && !first {
-		return nil
-	}
-	if w.FetchOffset >= f.end(o) && w.FetchOffset <= o.HighWatermark {
-		w.atEnd = true
-		return nil
-	}
-	read := w.part.Read
-	if f.committed() {
-		read = w.part.ReadCommitted
-	}
-	got, err := read(ctx, w.FetchOffset, limit)
-	if errors.Is(err, tiering.ErrOffsetOutOfRange) {
-		return f.outOfRange(ctx, err)
-	}
-	if err != nil {
-		return err
-	}
-	w.offsets = got.Offsets
-	w.atEnd = len(got.Records) == 0
-	if len(got.Records) > limit && !first {
-		if got.Release != nil {
-			got.Release()
-		}
-		return nil // the next fetch begins with it
-	}
-	w.read = *got
-	return nil
-}
-
-// outOfRange confirms that this broker may say so: clients reset their position
-// on it, so a deposed leader must not.
-func (f *fetch) outOfRange(ctx context.Context, err error) error {
-	if seeded.OutOfRangeUnproven {
-		return err
-	}
-	if unproven := f.s.cfg.Log.Check(ctx, 0); unproven != nil {
-		return unproven
-	}
-	return err
-}
-
-// divergence tells the client where its log leaves ours.
-func (f *fetch) divergence(ctx context.Context, w *wanted) error {
-	end := w.part.EpochEnd(w.LastFetchedEpoch)
-	if err := f.s.cfg.Log.Check(ctx, 0); err != nil {
-		return err
-	}
-	if end.Epoch < 0 {
-		return refuse(kerr.OffsetOutOfRange, "the end of epoch %d is not known", w.LastFetchedEpoch)
-	}
-	w.diverging = &end
-	return nil
-}
-
-// prove makes sure that "there is nothing more" comes from the leader: a
-// deposed one would keep consumers waiting at an old end.
-func (f *fetch) prove(ctx context.Context) {
-	var err error
-	checked := false
-	for i := range f.want {
-		w := &f.want[i]
-		if !w.atEnd || w.err != nil {
-			continue
-		}
-		if !checked {
-			err, checked = f.s.cfg.Log.Check(ctx, authorityMax), true
-		}
-		w.err = err
-	}
 }
 
 // respond fills in the response, leaving out what an incremental one need not

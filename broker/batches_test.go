@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"encoding/binary"
 	"hash/crc32"
+	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/tidemark-io/tidemark/tiering/batch"
 )
 
 // someBatch is an uncompressed batch of n records with keys.
@@ -51,4 +54,13 @@ func sealBatch(records []byte, n int32, attributes int16) []byte {
 func resum(b []byte) []byte {
 	binary.BigEndian.PutUint32(b[17:], crc32.Checksum(b[21:], crc32.MakeTable(crc32.Castagnoli)))
 	return b
+}
+
+func mustParse(t *testing.T, b []byte) batch.Header {
+	t.Helper()
+	h, err := batch.Parse(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
 }

@@ -68,6 +68,8 @@ type Partition interface {
 	Available(offset, limit int64) int64
 	// AvailableCommitted is Available up to the last stable offset.
 	AvailableCommitted(offset, limit int64) int64
+	// Behind reports whether what is at offset has left memory.
+	Behind(offset int64) bool
 	// EpochEnd returns the largest leader epoch <= epoch and the offset where
 	// it ended; -1, -1 when there is none.
 	EpochEnd(epoch int32) tiering.EpochEnd

@@ -47,6 +47,8 @@ type fakePartition struct {
 	refuse  error
 	subs    map[chan<- struct{}]struct{}
 	reads   int
+	behind  bool
+	reading chan struct{} // not nil: a read waits until it can be received from
 }
 
 func (p *fakePartition) LeaderEpoch() int32 { return p.epoch }
@@ -128,7 +130,14 @@ func (p *fakePartition) Offsets() tiering.Offsets {
 	return tiering.Offsets{LogStart: p.start, HighWatermark: p.high(), LastStable: p.high(), Tiered: max(p.start, p.tiered)}
 }
 
-func (p *fakePartition) Read(_ context.Context, offset int64, maxBytes int) (*tiering.ReadResult, error) {
+func (p *fakePartition) Read(ctx context.Context, offset int64, maxBytes int) (*tiering.ReadResult, error) {
+	if p.reading != nil {
+		select {
+		case <-p.reading:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 	o := p.Offsets()
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -160,6 +169,8 @@ func (p *fakePartition) Subscribe(ch chan<- struct{}) func() {
 		delete(p.subs, ch)
 	}
 }
+
+func (p *fakePartition) Behind(int64) bool { return p.behind }
 
 func (p *fakePartition) Available(offset, limit int64) int64 {
 	o := p.Offsets()

@@ -44,6 +44,7 @@ type Server struct {
 
 	requestBytes *semaphore.Weighted // Config.RequestBytesMax
 	fetchBytes   *semaphore.Weighted // Config.FetchBytesTotalMax
+	behindBytes  *semaphore.Weighted // of which fetches of what has left memory may take half
 	inflating    *semaphore.Weighted // batches of compacted topics inflated at once
 	lookups      *semaphore.Weighted // lookups by time at once, which may inflate batches
 
@@ -76,6 +77,7 @@ func New(cfg Config) (*Server, error) {
 		metrics:      newMetrics(cfg.Registerer),
 		requestBytes: semaphore.NewWeighted(cfg.RequestBytesMax),
 		fetchBytes:   semaphore.NewWeighted(cfg.FetchBytesTotalMax),
+		behindBytes:  semaphore.NewWeighted(max(int64(cfg.FetchBytesMax), cfg.FetchBytesTotalMax/2)),
 		inflating:    semaphore.NewWeighted(inflatingMax),
 		lookups:      semaphore.NewWeighted(lookupsMax),
 		conns:        map[*conn]struct{}{},

@@ -30,6 +30,8 @@ type Config struct {
 	// More keep a fast link busy and take memory and bandwidth from others.
 	LoadsMax     int
 	LoadBytesMax int64
+	// LoadBytesPerSecond is the bandwidth of all loads together. 0: no limit.
+	LoadBytesPerSecond int64
 	// LoadTimeout ends a load that takes too long (30 s). A reader's own
 	// deadline ends its waiting, not the load others wait for.
 	LoadTimeout time.Duration
@@ -64,7 +66,7 @@ func (c *Config) validate() error {
 		errs = append(errs, errors.New("a disk cache needs a directory"))
 	}
 	if c.DiskBytes < 0 || c.MemoryBytes < 0 || c.ChunkBytes < 0 || c.LoadsMax < 0 ||
-		c.LoadBytesMax < 0 || c.LoadTimeout < 0 || c.WriteQueue < 0 {
+		c.LoadBytesMax < 0 || c.LoadBytesPerSecond < 0 || c.LoadTimeout < 0 || c.WriteQueue < 0 {
 		errs = append(errs, errors.New("a size is negative"))
 	}
 	return errors.Join(errs...)
@@ -88,17 +90,20 @@ type Cache struct {
 	m    *metrics
 	disk *disk // nil: none
 
-	loads     chan struct{} // holds a token for each load under way
-	diskReads chan struct{} // and for each read from disk
+	loads     *turns        // a token for each load under way
+	rate      *rate         // of what they load
+	diskReads chan struct{} // holds a token for each read from disk
 	writes    chan write
 	quit      chan struct{}  // closed by Close
 	running   sync.WaitGroup // flights and the writer
 
-	mu         sync.Mutex // guards the fields below; never held across I/O
-	memory     *memory
-	flights    map[chunkKey]*flight
-	prefetches int // flights begun by Prefetch
-	closed     bool
+	mu      sync.Mutex // guards the fields below; never held across I/O
+	memory  *memory
+	flights map[chunkKey]*flight
+	// prefetches are flights begun by Prefetch, and prefetching those of a reader.
+	prefetches  int
+	prefetching map[any]int
+	closed      bool
 }
 
 // write is a chunk on its way to disk.
@@ -120,9 +125,10 @@ func Open(cfg Config) (*Cache, error) {
 	}
 	c := &Cache{
 		cfg: cfg, m: newMetrics(cfg.Registerer),
-		loads: make(chan struct{}, cfg.loadsMax()), diskReads: make(chan struct{}, diskReadsMax),
+		loads: newTurns(cfg.loadsMax()), rate: newRate(cfg.LoadBytesPerSecond), diskReads: make(chan struct{}, diskReadsMax),
 		writes: make(chan write, cfg.WriteQueue), quit: make(chan struct{}),
 		memory: newMemory(cfg.MemoryBytes), flights: make(map[chunkKey]*flight),
+		prefetching: make(map[any]int),
 	}
 	if cfg.DiskBytes == 0 {
 		return c, nil

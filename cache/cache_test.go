@@ -193,8 +193,8 @@ func TestPrefetchLeavesRoom(t *testing.T) {
 		defer c.Close()
 		s := &store{delay: 10 * time.Second}
 		for i := range 10 {
-			c.Prefetch("ahead", int64(i), s.load("ahead", int64(i)))
-			c.Prefetch("ahead", int64(i), s.load("ahead", int64(i)))
+			c.Prefetch(t.Context(), "ahead", int64(i), s.load("ahead", int64(i)))
+			c.Prefetch(t.Context(), "ahead", int64(i), s.load("ahead", int64(i)))
 		}
 		synctest.Wait()
 		if s.loads.Load() != 2 {
@@ -209,7 +209,7 @@ func TestPrefetchLeavesRoom(t *testing.T) {
 			t.Errorf("what was prefetched was loaded again: %v", err)
 		}
 		// A reader that joins a prefetch and gives up leaves it running.
-		c.Prefetch("later", 0, s.load("later", 0))
+		c.Prefetch(t.Context(), "later", 0, s.load("later", 0))
 		short, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		_ = s.read(short, c, "later", 0)
@@ -225,7 +225,7 @@ func TestClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := openMemory(t, Config{})
 		s := &store{delay: time.Hour}
-		c.Prefetch("ahead", 0, s.load("ahead", 0))
+		c.Prefetch(t.Context(), "ahead", 0, s.load("ahead", 0))
 		var wg sync.WaitGroup
 		wg.Go(func() {
 			if err := s.read(t.Context(), c, "k", 0); !errors.Is(err, ErrClosed) {
@@ -245,7 +245,7 @@ func TestClose(t *testing.T) {
 		if err := s.read(t.Context(), c, "k", 0); !errors.Is(err, ErrClosed) {
 			t.Errorf("a late reader: %v", err)
 		}
-		c.Prefetch("k", 0, s.load("k", 0))
+		c.Prefetch(t.Context(), "k", 0, s.load("k", 0))
 	})
 }
 

@@ -356,7 +356,7 @@ func TestConcurrent(t *testing.T) {
 				case 0:
 					c.Drop(key, index)
 				case 1:
-					c.Prefetch(key, index, s.load(key, index))
+					c.Prefetch(t.Context(), key, index, s.load(key, index))
 				case 2:
 					path := filepath.Join(cfg.Dir, fileName(idOf(key, index), int64(headerBytes(key)+1000)))
 					_ = os.Truncate(path, 100)
@@ -396,7 +396,7 @@ func TestPrefetchLeavesDiskAlone(t *testing.T) {
 	}
 	c = openMemory(t, cfg)
 	defer c.Close()
-	c.Prefetch("k", 0, s.load("k", 0))
+	c.Prefetch(t.Context(), "k", 0, s.load("k", 0))
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.flights) != 0 || c.memory.has(chunkKey{"k", 0}) {

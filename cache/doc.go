@@ -14,7 +14,9 @@
 // chunk, it is loaded once; a reader that gives up does not disturb the others,
 // and the last one to give up cancels the load. Loads are bounded in number and
 // bytes; prefetches get at most half of them, so that a reader who waits is not
-// held up by what another may want later.
+// held up by what another may want later. Those who wait for a load take turns by
+// reader, and by what one reader reads (package flow): a reader that asks for much
+// delays the others by one chunk at a time.
 //
 // The directory:
 //

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
+
+	"github.com/tidemark-io/tidemark/cache/flow"
 )
 
 // Load fetches a chunk from where the objects are. The result is the cache's:
@@ -25,7 +28,8 @@ type flight struct {
 // layer. The bytes are read-only and valid until release, which may be called
 // once or never; the chunk is not copied, so its reader keeps all of it alive.
 // When ctx is over, the reader stops waiting, and the load goes on if others
-// wait for it; it carries the values of the first reader's context.
+// wait for it; it carries the values of the first reader's context,
+// and takes turns with others as a load of that reader's flow.
 func (c *Cache) Chunk(ctx context.Context, key string, index int64, load Load) (b []byte, release func(), err error) {
 	ck := chunkKey{key, index}
 	f, data, err := c.find(ctx, ck, load)
@@ -85,29 +89,50 @@ func (c *Cache) leave(ck chunkKey, f *flight) {
 	}
 }
 
-// Prefetch begins to load a chunk that a reader will want. It does nothing if
-// the chunk is in a layer or under way, or if enough is being prefetched. One on
-// disk is left there: in memory it would displace what is wanted before it.
-func (c *Cache) Prefetch(key string, index int64, load Load) {
+// Prefetch begins to load a chunk that the reader of ctx's flow will want. It
+// does nothing if the chunk is in a layer or under way, or if enough is being
+// prefetched. One on disk is left there: in memory it would displace what is
+// wanted before it. The end of ctx does not end the load.
+func (c *Cache) Prefetch(ctx context.Context, key string, index int64, load Load) {
 	ck := chunkKey{key, index}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed || c.memory.has(ck) || c.flights[ck] != nil || c.disk != nil && c.disk.has(key, index) {
 		return
 	}
-	if c.prefetches >= max(1, cap(c.loads)/2) {
+	reader := flow.Of(ctx).Reader
+	if !c.mayPrefetchLocked(reader) {
 		c.m.prefetch.WithLabelValues(prefetchDropped).Inc()
 		return
 	}
 	c.m.prefetch.WithLabelValues(prefetchStarted).Inc()
 	c.prefetches++
-	f := c.startLocked(context.Background(), ck, load, func(f *flight) {
+	c.prefetching[reader]++
+	f := c.startLocked(ctx, ck, load, func(f *flight) {
 		c.mu.Lock()
 		c.prefetches--
+		if c.prefetching[reader]--; c.prefetching[reader] == 0 {
+			delete(c.prefetching, reader)
+		}
 		c.mu.Unlock()
 		c.leave(ck, f)
 	})
 	f.waiters++
+}
+
+// mayPrefetchLocked reports whether one more prefetch keeps to half of the loads,
+// and to the reader's share of that. A reader that prefetches nothing yet need
+// not wait for the others to come down to their shares.
+func (c *Cache) mayPrefetchLocked(reader any) bool {
+	loads, own, readers := c.cfg.loadsMax(), c.prefetching[reader], len(c.prefetching)
+	if own == 0 {
+		readers++
+		if c.prefetches < loads-1 {
+			return true
+		}
+	}
+	half := max(1, loads/2)
+	return c.prefetches < half && own < max(1, half/readers)
 }
 
 // startLocked starts a flight, which Close waits for. It calls landed, if not
@@ -152,13 +177,19 @@ func (c *Cache) fetch(ctx context.Context, ck chunkKey, load Load) ([]byte, erro
 		return data, err
 	}
 	c.m.misses.Inc()
-	if err := acquire(ctx, c.loads); err != nil {
+	begin := time.Now()
+	if err := c.loads.acquire(ctx, flow.Of(ctx)); err != nil {
 		return nil, fmt.Errorf("wait for other loads: %w", err)
 	}
-	defer func() { <-c.loads }()
+	defer c.loads.release()
+	if err := c.rate.wait(ctx, c.cfg.ChunkBytes); err != nil {
+		return nil, fmt.Errorf("wait for the bandwidth that reads may use: %w", err)
+	}
+	c.m.waits.Observe(time.Since(begin).Seconds())
 	c.m.loads.Inc()
 	defer c.m.loads.Dec()
 	data, err = load(ctx)
+	c.rate.back(c.cfg.ChunkBytes - int64(len(data)))
 	if err != nil {
 		if !errors.Is(err, context.Canceled) {
 			c.m.errors.WithLabelValues(errorLoad).Inc()

@@ -30,6 +30,7 @@ type metrics struct {
 	bytes     *prometheus.GaugeVec
 	chunks    *prometheus.GaugeVec
 	loads     prometheus.Gauge
+	waits     prometheus.Histogram
 	unwritten prometheus.Gauge
 	degraded  prometheus.Gauge
 }
@@ -56,12 +57,16 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		bytes:     prometheus.NewGaugeVec(gauge("bytes", "Bytes held, by layer."), []string{"layer"}),
 		chunks:    prometheus.NewGaugeVec(gauge("chunks", "Chunks held, by layer."), []string{"layer"}),
 		loads:     prometheus.NewGauge(gauge("loads", "Loads under way.")),
+		waits: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "tidemark_cache_load_wait_seconds", Help: "What loads waited for their turn, and for bandwidth.",
+			Buckets: prometheus.ExponentialBuckets(0.0001, 10, 6),
+		}),
 		unwritten: prometheus.NewGauge(gauge("unwritten_chunks", "Chunks waiting to be written to disk, or being written.")),
 		degraded:  prometheus.NewGauge(gauge("degraded", "1 while the disk cannot be written, or there is to be one and is not.")),
 	}
 	if reg != nil {
 		reg.MustRegister(m.hits, m.misses, m.shared, m.evictions, m.errors, m.dropped, m.prefetch,
-			m.bytes, m.chunks, m.loads, m.unwritten, m.degraded)
+			m.bytes, m.chunks, m.loads, m.waits, m.unwritten, m.degraded)
 	}
 	return m
 }

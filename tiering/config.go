@@ -73,11 +73,13 @@ type Released struct {
 // Cache holds chunks of immutable objects.
 type Cache interface {
 	// Chunk returns chunk index (ChunkLen bytes, fewer at the object's end) of
-	// the object at key, calling load on a miss. The bytes are read-only and
+	// the object at key, calling load on a miss, which takes turns with others by
+	// the flow of ctx (see package flow). The bytes are read-only and
 	// valid until release.
 	Chunk(ctx context.Context, key string, index int64, load func(context.Context) ([]byte, error)) (b []byte, release func(), err error)
 	// Prefetch starts loading a chunk that a reader will want; it may do nothing.
-	Prefetch(key string, index int64, load func(context.Context) ([]byte, error))
+	// The end of ctx does not end it.
+	Prefetch(ctx context.Context, key string, index int64, load func(context.Context) ([]byte, error))
 	// Drop forgets a chunk whose bytes turned out to be damaged.
 	Drop(key string, index int64)
 }

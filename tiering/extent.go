@@ -35,6 +35,11 @@ func idOf(ref *wal.ExtentRef) extentID {
 	return extentID{ref.Object, ref.Incarnation, ref.Slot, ref.Position}
 }
 
+// inMemory reports whether an extent is in the memory tail.
+func (l *Log) inMemory(ref *wal.ExtentRef) bool {
+	return ref.Incarnation == l.cfg.Incarnation && ref.Object == "" && l.tail.has(ref.Slot)
+}
+
 // extent returns an extent's batches as served: from the memory tail, from the
 // verified extents, or from disk cache and bucket. release gives memory back.
 func (l *Log) extent(ctx context.Context, ref *wal.ExtentRef) (b []byte, release func(), err error) {

@@ -6,6 +6,8 @@ import (
 	"sync"
 
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/tidemark-io/tidemark/cache/flow"
 )
 
 // lru is a byte-bounded map of things loaded from the bucket, with one load of
@@ -56,8 +58,10 @@ func (c *lru[K, V]) get(ctx context.Context, key K, fetch func(context.Context) 
 		l = &load[V]{done: make(chan struct{})}
 		// The load outlives an impatient caller, not the owner of the tasks;
 		// fetch sets its own deadline.
-		span := trace.SpanFromContext(ctx)
-		if !c.tasks.run(func(ctx context.Context) { c.load(trace.ContextWithSpan(ctx, span), key, l, fetch) }) {
+		span, whose := trace.SpanFromContext(ctx), flow.Of(ctx)
+		if !c.tasks.run(func(ctx context.Context) {
+			c.load(flow.With(trace.ContextWithSpan(ctx, span), whose), key, l, fetch)
+		}) {
 			c.mu.Unlock()
 			var zero V
 			return zero, ErrFenced

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/tidemark-io/tidemark/cache/flow"
 	"github.com/tidemark-io/tidemark/tiering/batch"
 	"github.com/tidemark-io/tidemark/tiering/wal"
 )
@@ -98,6 +99,10 @@ func (p *Partition) read(ctx context.Context, offset int64, maxBytes int, commit
 	if err != nil || len(refs) == 0 {
 		return res, err
 	}
+	behind := !p.log.inMemory(&refs[0])
+	if behind {
+		ctx = flow.WithStream(ctx, p.tp)
+	}
 	first, release, err := p.log.extent(ctx, &refs[0])
 	if err != nil {
 		return res, err
@@ -114,7 +119,9 @@ func (p *Partition) read(ctx context.Context, offset int64, maxBytes int, commit
 			return &ReadResult{Offsets: res.Offsets, Release: func() {}}, err
 		}
 	}
-	p.ahead(&refs[len(refs)-1], rest, offset, res)
+	if behind {
+		p.ahead(ctx, &refs[len(refs)-1], rest, offset, res)
+	}
 	return res, err
 }
 
@@ -153,6 +160,21 @@ func (p *Partition) plan(ctx context.Context, offset int64, maxBytes int, commit
 		n++
 	}
 	return refs[i:n], refs[n:], nil
+}
+
+// Behind reports whether what is at offset has left memory, so that reading it
+// takes the cache or the bucket.
+func (p *Partition) Behind(offset int64) bool {
+	p.mu.RLock()
+	m := p.manifest
+	at := m.locate(offset)
+	end := m.end
+	p.mu.RUnlock()
+	if offset >= end || at.tail == nil {
+		return offset < end
+	}
+	i := find(at.tail, offset)
+	return i < len(at.tail) && !p.log.inMemory(&at.tail[i])
 }
 
 // piece is the part of a manifest in which an offset lies: a page, a segment, or
@@ -295,16 +317,10 @@ type aheadReader struct {
 
 // ahead lets the cache load what a sequential reader will want next: 4 MiB at
 // first, doubling to 32 MiB as it goes on.
-func (p *Partition) ahead(last *wal.ExtentRef, rest []wal.ExtentRef, offset int64, res *ReadResult) {
+func (p *Partition) ahead(ctx context.Context, last *wal.ExtentRef, rest []wal.ExtentRef, offset int64, res *ReadResult) {
 	c := p.log.cfg.Cache
-	if c == nil || len(res.Records) == 0 {
-		return
-	}
-	if last.Incarnation == p.log.cfg.Incarnation && last.Object == "" {
-		if _, buf := p.log.tail.get(last); buf != nil {
-			buf.release()
-			return // at the end of the log: nothing to load
-		}
+	if c == nil || len(res.Records) == 0 || p.log.inMemory(last) {
+		return // at the end of the log there is nothing to load
 	}
 	next := lastOffset(res.Records) + 1
 	p.mu.Lock()
@@ -321,13 +337,13 @@ func (p *Partition) ahead(last *wal.ExtentRef, rest []wal.ExtentRef, offset int6
 	p.readers = append(p.readers, r)
 	p.mu.Unlock()
 	if i >= 0 { // one read is not a sequence
-		p.log.prefetch(c, rest, r.window)
+		p.log.prefetch(ctx, c, rest, r.window)
 	}
 }
 
 // prefetch asks for the chunks of the extents, up to window bytes of chunks: a
 // partition may have little in each, and what is loaded is what costs.
-func (l *Log) prefetch(c Cache, refs []wal.ExtentRef, window int64) {
+func (l *Log) prefetch(ctx context.Context, c Cache, refs []wal.ExtentRef, window int64) {
 	var key string
 	var chunk int64 = -1
 	for i := range refs {
@@ -340,7 +356,7 @@ func (l *Log) prefetch(c Cache, refs []wal.ExtentRef, window int64) {
 			if window -= ChunkLen; window < 0 {
 				return
 			}
-			c.Prefetch(k, index, l.loadChunk(k, index))
+			c.Prefetch(ctx, k, index, l.loadChunk(k, index))
 			key, chunk = k, index
 		}
 	}

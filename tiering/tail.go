@@ -63,6 +63,13 @@ func (t *memoryTail) add(f *flush) {
 	}
 }
 
+// has reports whether the batches of a slot are held.
+func (t *memoryTail) has(slot uint64) bool {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.recent[slot] != nil
+}
+
 // get returns the batches of an extent of this incarnation, with a reference
 // that the caller releases, or nil.
 func (t *memoryTail) get(ref *wal.ExtentRef) ([]byte, *buffer) {

@@ -172,7 +172,8 @@ func (b *base) openCache(context.Context) error {
 	}
 	c, err := cache.Open(cache.Config{
 		Dir: b.cfg.CacheDir, Cluster: b.identity.ClusterID, DiskBytes: b.cfg.CacheBytes, ChunkBytes: tiering.ChunkLen,
-		Registerer: b.reg, Logger: b.log,
+		LoadBytesPerSecond: b.cfg.CatchUpBandwidth,
+		Registerer:         b.reg, Logger: b.log,
 	})
 	if err != nil {
 		return err
@@ -189,6 +190,6 @@ func (c chunkCache) Chunk(ctx context.Context, key string, index int64, load fun
 	return c.Cache.Chunk(ctx, key, index, load)
 }
 
-func (c chunkCache) Prefetch(key string, index int64, load func(context.Context) ([]byte, error)) {
-	c.Cache.Prefetch(key, index, load)
+func (c chunkCache) Prefetch(ctx context.Context, key string, index int64, load func(context.Context) ([]byte, error)) {
+	c.Cache.Prefetch(ctx, key, index, load)
 }

@@ -30,11 +30,12 @@ type Config struct {
 	S3Region   string
 
 	// How it trades latency, cost and memory.
-	FlushSpacing    time.Duration // least time between two time-triggered flushes
-	FlushBudget     int           // time-triggered flushes a second; 0: unlimited
-	CacheDir        string
-	CacheBytes      int64
-	MemoryTailBytes int64
+	FlushSpacing     time.Duration // least time between two time-triggered flushes
+	FlushBudget      int           // time-triggered flushes a second; 0: unlimited
+	CacheDir         string
+	CacheBytes       int64
+	CatchUpBandwidth int64 // bytes a second; 0: no limit
+	MemoryTailBytes  int64
 
 	// How write-ahead objects become segments and go.
 	TierInterval    time.Duration

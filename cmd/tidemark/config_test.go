@@ -73,7 +73,7 @@ func TestEverySettingEveryWay(t *testing.T) {
 	for _, s := range settings(defaultConfig()) {
 		value := map[string]string{
 			"HOST:PORT": "h:1", "NAME": "n", "DIR": "/d", "URL": "http://u:1", "URL[,URL]": "http://u:1,http://v:1",
-			"DURATION": "1s", "UPLOADS/S": "7", "BYTES": "64MiB", "COUNT": "7", "true|false": "false",
+			"DURATION": "1s", "UPLOADS/S": "7", "BYTES": "64MiB", "BYTES/S": "64MiB", "COUNT": "7", "true|false": "false",
 			"debug|info|warn|error": "error", "text|json": "json", "POLICY": "upgrade",
 		}[s.unit]
 		if value == "" {
@@ -161,6 +161,7 @@ func TestRefused(t *testing.T) {
 		{"--rack", []string{"--rack", "a b"}},
 		{"--data-dir", []string{"--data-dir", ""}},
 		{"--cache-bytes", []string{"--cache-bytes", "1MiB"}},
+		{"--catch-up-bandwidth", []string{"--catch-up-bandwidth", "4MiB"}},
 		{"--memory-tail-bytes", []string{"--memory-tail-bytes", "1MiB"}},
 		{"--otlp-endpoint", []string{"--otlp-endpoint", "collector:4317"}},
 		{"--drain-timeout", []string{"--drain-timeout", "0s"}},

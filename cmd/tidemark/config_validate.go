@@ -168,6 +168,9 @@ func (c *Config) validateTuning() error {
 	if c.CacheBytes != 0 && c.CacheBytes < 64<<20 {
 		faults = append(faults, fmt.Errorf("--cache-bytes: %s: below 64MiB it would hold too few of its 4MiB chunks; 0 turns the cache off", formatBytes(c.CacheBytes)))
 	}
+	if c.CatchUpBandwidth != 0 && c.CatchUpBandwidth < 8<<20 {
+		faults = append(faults, fmt.Errorf("--catch-up-bandwidth: %s: below 8MiB a second, consumers that are behind would wait too long for one 4MiB chunk; 0 is no limit", formatBytes(c.CatchUpBandwidth)))
+	}
 	faults = append(faults, c.validateTiering()...)
 	if c.MemoryTailBytes < memoryTailMin {
 		faults = append(faults, fmt.Errorf("--memory-tail-bytes: %s: below %s", formatBytes(c.MemoryTailBytes), formatBytes(memoryTailMin)))

@@ -62,6 +62,8 @@ func settings(c *Config) []setting {
 			"Directory of the disk cache. May be lost or wiped at any time."),
 		byteSize(&c.CacheBytes, "cache-bytes", "BYTES", "1GiB, 0 for files",
 			"Size of the disk cache; 0 turns it off. Suffixes KiB, MiB, GiB and TiB are understood."),
+		byteSize(&c.CatchUpBandwidth, "catch-up-bandwidth", "BYTES/S", "0, no limit",
+			"Most bytes a second that this broker downloads from the store for consumers that are behind, for when they share a link with uploads."),
 		byteSize(&c.MemoryTailBytes, "memory-tail-bytes", "BYTES", "",
 			"Memory for recently written records, from which consumers that keep up are served."),
 		duration(&c.TierInterval, "tier-interval", "DURATION", "",

@@ -126,8 +126,8 @@ func (c chunkCache) Chunk(ctx context.Context, key string, index int64, load fun
 	return c.Cache.Chunk(ctx, key, index, load)
 }
 
-func (c chunkCache) Prefetch(key string, index int64, load func(context.Context) ([]byte, error)) {
-	c.Cache.Prefetch(key, index, load)
+func (c chunkCache) Prefetch(ctx context.Context, key string, index int64, load func(context.Context) ([]byte, error)) {
+	c.Cache.Prefetch(ctx, key, index, load)
 }
 
 func (p *Process) isDead() bool {
