@@ -1,6 +1,9 @@
 package tiering
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 var (
 	// ErrNotLeader: this incarnation does not lead the partition (any more, or
@@ -9,6 +12,10 @@ var (
 	// ErrFenced: the incarnation is over, because its chain was sealed or
 	// closed. The fate of what was not acknowledged is unknown.
 	ErrFenced = errors.New("incarnation is fenced")
+	// ErrClosed, which is an ErrFenced too: the incarnation has ended its chain
+	// itself. Everything it led is closed, and what is to be known of it lies in
+	// the checkpoint that the chain's CLOSE names.
+	ErrClosed = fmt.Errorf("%w: closed", ErrFenced)
 	// ErrOffsetOutOfRange: the offset lies outside [log start, high watermark].
 	ErrOffsetOutOfRange = errors.New("offset out of range")
 	// ErrOutOfOrderSequence: a producer's batch does not follow its last one.

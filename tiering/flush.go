@@ -296,7 +296,7 @@ func (l *Log) Close(ctx context.Context) error {
 	l.mu.Lock()
 	if err := l.err; err != nil {
 		l.mu.Unlock()
-		if errors.Is(err, errClosed) {
+		if errors.Is(err, ErrClosed) {
 			return nil
 		}
 		return err
@@ -325,7 +325,7 @@ func (l *Log) Close(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("close chain %s: %w", l.cfg.Incarnation, context.Cause(ctx))
 	}
-	if !errors.Is(l.err, errClosed) {
+	if !errors.Is(l.err, ErrClosed) {
 		return l.err
 	}
 	return nil
@@ -335,7 +335,7 @@ func (l *Log) Close(ctx context.Context) error {
 func (l *Log) sendClose() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.err != nil && !errors.Is(l.err, errClosed) {
+	if l.err != nil && !errors.Is(l.err, ErrClosed) {
 		return l.err
 	}
 	if l.last == nil {
@@ -356,7 +356,7 @@ func (l *Log) conclude(ctx context.Context, slot uint64) {
 		// The CLOSE stands; whoever comes next records the end it finds.
 		l.cfg.Logger.Warn("end of own chain not recorded", "error", err)
 	}
-	l.fail(errClosed)
+	l.fail(ErrClosed)
 }
 
 const recordEndTimeout = 5 * time.Second

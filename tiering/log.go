@@ -200,13 +200,11 @@ func (l *Log) Run(ctx context.Context) error {
 	cancel()
 	_ = g.Wait() // the loops return nothing; done and err tell all
 	l.tasks.stop()
-	if errors.Is(l.err, errClosed) {
+	if errors.Is(l.err, ErrClosed) {
 		return nil
 	}
 	return l.err
 }
-
-var errClosed = fmt.Errorf("%w: closed", ErrFenced)
 
 // fail ends the incarnation: nothing more is acknowledged. The first reason stands.
 func (l *Log) fail(err error) {
@@ -228,7 +226,7 @@ func (l *Log) fail(err error) {
 			p.notify()
 		}
 		l.partsMu.RUnlock()
-		if errors.Is(err, errClosed) {
+		if errors.Is(err, ErrClosed) {
 			l.cfg.Logger.Info("chain closed", "incarnation", l.cfg.Incarnation.String())
 		} else {
 			l.cfg.Logger.Warn("incarnation is over", "incarnation", l.cfg.Incarnation.String(), "reason", err.Error())

@@ -138,7 +138,9 @@ func (l *Log) sweep(p *Partition) {
 // committed, whose slot is returned. An epoch that was claimed and never opened
 // is released too, and never opens afterwards. Repeating a release is free.
 // Reads are served until the RELEASE is committed. With an error it returns
-// those that were released all the same.
+// those that were released all the same. Once the chain is being closed, no
+// RELEASE gets into it any more; then Release waits for how that ends: after
+// ErrClosed, the CLOSE gives up what no RELEASE did.
 func (l *Log) Release(ctx context.Context, claims []Claim) ([]Released, error) {
 	slots := make([]uint64, len(claims))
 	errs := make([]error, len(claims))
@@ -157,9 +159,6 @@ func (l *Log) Release(ctx context.Context, claims []Claim) ([]Released, error) {
 }
 
 func (l *Log) release(ctx context.Context, c Claim) (uint64, error) {
-	if e, ok := l.releases.get(c); ok {
-		return e.slot, nil
-	}
 	l.partsMu.Lock()
 	p := l.parts[c.Partition]
 	if p == nil || p.epoch != c.Epoch {
@@ -169,6 +168,11 @@ func (l *Log) release(ctx context.Context, c Claim) (uint64, error) {
 		p = nil
 	}
 	l.partsMu.Unlock()
+	// After the table, not before: a partition that another call's RELEASE takes
+	// out of it in between would be released as if it had never been opened.
+	if e, ok := l.releases.get(c); ok {
+		return e.slot, nil
+	}
 	var state []byte
 	var floors []wal.SlotFloor
 	if p != nil {
@@ -191,18 +195,36 @@ func (l *Log) release(ctx context.Context, c Claim) (uint64, error) {
 			l.remove(p)
 		}
 	})
+	if errors.Is(err, ErrNotLeader) {
+		err = l.ended(ctx)
+	}
 	if err != nil {
 		return 0, fmt.Errorf("release %s: %w", c.Partition, err)
 	}
 	select {
 	case <-f.done:
 		if f.err != nil {
-			return 0, f.err
+			return 0, fmt.Errorf("release %s: %w", c.Partition, f.err)
 		}
 		return slot, failpoint.Hit(failpoint.AfterRelease)
 	case <-ctx.Done():
 		return 0, fmt.Errorf("release %s: %w", c.Partition, context.Cause(ctx))
 	}
+}
+
+// ended waits for the end of the incarnation and says which one it was. A chain
+// that is being closed shall not be taken for one that does not answer: whoever
+// waits would seal it, and its CLOSE would come too late.
+func (l *Log) ended(ctx context.Context) error {
+	select {
+	case <-l.done:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	if errors.Is(l.err, ErrClosed) {
+		return ErrClosed
+	}
+	return ErrFenced
 }
 
 // remove runs in the commit loop, when the RELEASE is committed.
@@ -256,7 +278,7 @@ func (p *Partition) quiesce(ctx context.Context) ([]byte, []wal.SlotFloor, error
 		select {
 		case <-changed:
 		case <-p.log.done:
-			return nil, nil, ErrFenced
+			return nil, nil, p.log.ended(ctx)
 		case <-ctx.Done():
 			return nil, nil, context.Cause(ctx)
 		}

@@ -2,6 +2,7 @@ package tiering
 
 import (
 	"context"
+	"sync"
 	"testing"
 	"time"
 
@@ -67,9 +68,10 @@ func TestReleaseOfLargeStates(t *testing.T) {
 	}
 }
 
-// Whoever asks for a release while another does gets the same answer.
+// Whoever asks for a release while another does, or has, is told of a RELEASE
+// that says the same.
 func TestReleaseTwiceAtOnce(t *testing.T) {
-	for range 50 {
+	for range 200 {
 		w := newWorld(t)
 		a := w.start(w.store)
 		p := w.lead(a, partition(0), owners(a))
@@ -77,17 +79,37 @@ func TestReleaseTwiceAtOnce(t *testing.T) {
 		if _, err := p.Append(raw, hd, 0, false); err != nil {
 			t.Fatal(err)
 		}
-		errs := make(chan error, 8)
-		for range cap(errs) {
-			go func() {
-				_, err := a.Release(t.Context(), []Claim{{Partition: partition(0), Epoch: 0}})
-				errs <- err
-			}()
+		claim := Claim{Partition: partition(0), Epoch: 0}
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				for end := time.Now().Add(3 * time.Millisecond); time.Now().Before(end); {
+					got, err := a.Release(t.Context(), []Claim{claim})
+					if err != nil || len(got) != 1 {
+						t.Error(got, err)
+						return
+					}
+					if e, _ := a.releases.get(claim); e.state == nil {
+						t.Error("the state is forgotten")
+						return
+					}
+					h, err := a.readHead(t.Context(), a.cfg.Incarnation, got[0].Slot)
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					for i := range h.Records {
+						if r := &h.Records[i]; r.Type == wal.Release && r.State == nil {
+							t.Errorf("the RELEASE in slot %d says that the partition was never opened", h.Slot)
+							return
+						}
+					}
+				}
+			})
 		}
-		for range cap(errs) {
-			if err := <-errs; err != nil {
-				t.Fatal(err)
-			}
+		wg.Wait()
+		if t.Failed() {
+			t.FailNow()
 		}
 		a.kill()
 	}
