@@ -227,6 +227,7 @@ func TestLeaveWhileOthersTakeOver(t *testing.T) {
 	const partitions = 16
 	for round := range 40 {
 		w := newWorld(t)
+		w.tune = func(c *Config) { c.ReleaseTimeout = time.Minute } // a busy machine is no reason to seal
 		h := &hooked{Store: w.store}
 		a := w.start(h)
 		takers := []*node{w.start(w.store), w.start(w.store)}

@@ -39,7 +39,8 @@ type relinquished struct {
 var errNotReleased = errors.New("the log did not release the partition")
 
 // Release gives up claims of this broker on behalf of a peer. Those that are
-// not this broker's, and those that could not be released, are left out.
+// not this broker's, and those that could not be released, are left out. So are
+// those that the end of the chain gave up: the peer finds it recorded.
 func (l *leadership) Release(ctx context.Context, from metadata.Incarnation, claims []tiering.Claim) ([]tiering.Released, error) {
 	ours, err := l.ours(ctx, claims)
 	if err != nil {
@@ -49,7 +50,7 @@ func (l *leadership) Release(ctx context.Context, from metadata.Incarnation, cla
 	if len(done) > 0 {
 		l.n.log.Info("released partitions", keyCount, len(done), keyTo, from)
 	}
-	if len(done) == 0 && err != nil {
+	if len(done) == 0 && err != nil && !errors.Is(err, tiering.ErrClosed) {
 		return nil, err
 	}
 	return done, nil
@@ -195,7 +196,7 @@ func (l *leadership) concludeLocked(c tiering.Claim, r *release) {
 
 // giveUp releases what others have claimed since, or whose topic is gone.
 func (l *leadership) giveUp(ctx context.Context, claims []relinquished) {
-	if _, err := l.release(ctx, claims); err != nil && ctx.Err() == nil {
+	if _, err := l.release(ctx, claims); err != nil && ctx.Err() == nil && !errors.Is(err, tiering.ErrClosed) {
 		l.n.log.Warn("partitions not released yet", keyCount, len(claims), keyError, err)
 	}
 }
