@@ -25,12 +25,15 @@
 //
 // Drain, in order: the broker claims nothing more and marks its registration
 // as draining; the controller prefers other brokers; these claim and ask for
-// releases, partition by partition, while the rest is still served; then, or as
-// soon as nothing moves any more, the log closes its chain; then the
-// registration ends; then Run returns. The alternative, to close the chain
-// first, needs no releases but leaves every partition without a leader from the
-// first step to the last; it is what happens to whatever was not taken over in
-// time, and to all of it when there is no other broker.
+// releases, partition by partition, while the rest is still served; then, or
+// as soon as nothing moves any more and nothing is about to, the log closes
+// its chain; then the registration ends; then Run returns. Who asks for a
+// release when the chain is being closed already waits for that: it is the
+// release of everything, and to seal the chain instead would undo it. The
+// alternative, to close the chain first, needs no releases but leaves every
+// partition without a leader from the first step to the last; it is what
+// happens to whatever was not taken over in time, and to all of it when
+// there is no other broker.
 //
 // # Locks
 //

@@ -10,9 +10,9 @@ import (
 )
 
 const (
-	// drainIdle is how long nothing may move before a draining broker stops
-	// waiting: for the first move, the controller needs a few round trips to
-	// etcd.
+	// drainIdle is how long nothing may move, or be on its way, before a draining
+	// broker stops waiting: for the first move, the controller needs a few round
+	// trips to etcd.
 	drainIdle = 300 * time.Millisecond
 	// drainMax bounds the wait for others to take over, and closeMax what comes
 	// after it; together with endMax, which is left for the end of the session
@@ -34,7 +34,7 @@ func (n *Node) Drain(ctx context.Context) error {
 	begun := time.Now()
 	n.leadership.leave()
 	n.changed.notify()
-	if n.othersAccept() {
+	if len(n.accepting()) > 0 {
 		n.handOver(ctx)
 	}
 	n.log.Info("closing the log", keyCount, n.leadership.held(), keyDuration, time.Since(begun))
@@ -55,18 +55,19 @@ func (n *Node) Drain(ctx context.Context) error {
 	return err
 }
 
-// othersAccept reports whether any other broker could take over.
-func (n *Node) othersAccept() bool {
+// accepting returns the other brokers that could take over.
+func (n *Node) accepting() map[metadata.Incarnation]bool {
 	draining := make(map[metadata.Incarnation]bool)
 	for _, b := range n.cfg.View.Brokers() {
 		draining[b.Incarnation] = b.Draining
 	}
+	accept := make(map[metadata.Incarnation]bool)
 	for _, p := range n.detector.standings() {
 		if p.verdict == live && !draining[p.incarnation] {
-			return true
+			accept[p.incarnation] = true
 		}
 	}
-	return false
+	return accept
 }
 
 // handOver announces the departure and waits while others take over.
@@ -86,6 +87,12 @@ func (n *Node) handOver(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-idle.C:
+			// What is on its way is waited for, however slow the others are: it
+			// is served meanwhile, and would not be while the chain is closed.
+			if n.leadership.underWay(n.accepting()) {
+				idle.Reset(drainIdle)
+				continue
+			}
 			n.log.Info("nobody takes over", keyCount, left)
 			return
 		case <-wake:

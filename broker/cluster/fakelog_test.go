@@ -92,6 +92,7 @@ type fakeLog struct {
 	gaveUp     map[tiering.Claim]bool
 	checkpoint func([]tiering.Claim)
 	hung       bool // Close does not get anywhere
+	closing    bool
 	stuckSince time.Time
 	done       chan struct{}
 	once       sync.Once
@@ -257,7 +258,16 @@ func (l *fakeLog) Release(ctx context.Context, claims []tiering.Claim) ([]tierin
 	for _, c := range claims {
 		l.gaveUp[c] = true
 	}
+	closing := l.closing
 	l.mu.Unlock()
+	if closing {
+		select {
+		case <-l.done:
+			return nil, tiering.ErrClosed
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 	var out []tiering.Released
 	err := l.bucket.put(ctx, l.inc, func(c *fakeChain, slot uint64) {
 		for _, claim := range claims {
@@ -281,6 +291,7 @@ func (l *fakeLog) hang() {
 func (l *fakeLog) Close(ctx context.Context) error {
 	l.mu.Lock()
 	hung := l.hung
+	l.closing = true
 	l.mu.Unlock()
 	if hung {
 		<-ctx.Done()

@@ -278,6 +278,22 @@ func (l *leadership) held() int {
 	return l.countLocked(leading) + l.countLocked(claimed) + l.countLocked(releasing)
 }
 
+// underWay reports whether any of what others must wait for is being given up, or
+// is preferred by one of the brokers that accept it and so about to be claimed.
+func (l *leadership) underWay(accept map[metadata.Incarnation]bool) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for tp, h := range l.parts {
+		if h.state == releasing {
+			return true
+		}
+		if p, _, ok := l.n.cfg.View.PartitionEntry(tp); h.has() && ok && accept[p.Preferred] {
+			return true
+		}
+	}
+	return false
+}
+
 // checkpointed takes note of claims that a durable checkpoint describes.
 func (l *leadership) checkpointed(claims []tiering.Claim) {
 	l.mu.Lock()

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"math/rand/v2"
 	"slices"
@@ -353,4 +354,82 @@ func describe(r *rig, topics []*metadata.Topic) {
 			r.t.Logf("%s-%d led by %v: %+v", topic.Name, p, r.bucket.leaders(tp), v)
 		}
 	}
+}
+
+// A peer that asks while the log is being closed is answered when it is: nothing
+// was released one by one, and nothing is refused.
+func TestAskedWhileClosing(t *testing.T) {
+	inCluster(t, 2, func(r *rig) {
+		topic := r.topic("orders", 2)
+		r.settle(topic, 1, 1)
+		m, asker := r.other(), r.controller()
+		tp := metadata.TopicPartition{Topic: topic.ID}
+		if !slices.Contains(r.bucket.leaders(tp), m.inc) {
+			tp.Partition = 1
+		}
+		closed := make(chan error, 1)
+		begun := time.Now()
+		go func() { closed <- m.log.Close(r.ctx) }()
+		time.Sleep(putTime / 4)
+		got, err := asker.AskRelease(r.ctx, m.inc, []tiering.Claim{{Partition: tp}})
+		if err != nil || len(got) != 0 {
+			t.Errorf("released %v, %v", got, err)
+		}
+		if took := time.Since(begun); took < putTime {
+			t.Errorf("answered %v after the close began", took)
+		}
+		if err := <-closed; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A broker that leaves waits for those who are about to take over, however slow
+// they are: everything is released, nothing is left to the end of the chain.
+func TestDrainWaitsForSlowTakers(t *testing.T) {
+	inCluster(t, 3, func(r *rig) {
+		topic := r.topic("orders", 12)
+		r.settle(topic, 4, 4, 4)
+		leaver, begun := r.other(), time.Now()
+		for _, m := range r.nodes {
+			if m == leaver {
+				continue
+			}
+			m.client.Inject(func(c mem.Call) (mem.Fault, bool) {
+				claims := slices.ContainsFunc(c.Txn.Then, func(op metadata.Op) bool {
+					var p metadata.Partition
+					newest, any := metadata.Owner{}, json.Unmarshal(op.Value, &p) == nil
+					if any {
+						newest, any = p.Newest()
+					}
+					return any && newest.Incarnation == m.inc
+				})
+				return mem.FailBefore(), claims && time.Since(begun) < 2*drainIdle
+			})
+		}
+		if err := leaver.Drain(r.ctx); err != nil {
+			t.Fatal(err)
+		}
+		r.bucket.mu.Lock()
+		if n := len(r.bucket.chain[leaver.inc].released); n != 4 {
+			t.Errorf("released %d of 4", n)
+		}
+		r.bucket.mu.Unlock()
+	})
+}
+
+// When nobody is about to take over, a broker that leaves does not wait for long.
+func TestDrainWithoutController(t *testing.T) {
+	inCluster(t, 3, func(r *rig) {
+		r.settle(r.topic("orders", 12), 4, 4, 4)
+		leaver := r.other()
+		r.controller().client.Pause()
+		begun := time.Now()
+		if err := leaver.Drain(r.ctx); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(begun); took < drainIdle || took > 2*drainIdle {
+			t.Errorf("took %v", took)
+		}
+	})
 }
