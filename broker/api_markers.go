@@ -25,7 +25,7 @@ func (s *Server) writeTxnMarkers(ctx context.Context, r *Request) finish {
 	deadline := time.Now().Add(markersWait)
 	parts := s.appendMarkers(ctx, req, deadline)
 	return func(ctx context.Context) (kmsg.Response, error) {
-		s.commit(ctx, parts, deadline)
+		s.commit(ctx, parts, deadline, true)
 		resp := kmsg.NewPtrWriteTxnMarkersResponse()
 		resp.Version = r.Version
 		n := 0 // parts has an entry for each topic of each marker

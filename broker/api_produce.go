@@ -56,7 +56,7 @@ func (s *Server) produce(ctx context.Context, r *Request) finish {
 		if req.Acks == 0 {
 			return nil, lost(parts)
 		}
-		s.commit(ctx, parts, deadline)
+		s.commit(ctx, parts, deadline, req.TransactionID != nil)
 		if err := failpoint.Hit(failpoint.BeforeReply); err != nil {
 			return nil, err
 		}
@@ -222,8 +222,9 @@ func (s *Server) validate(ctx context.Context, records []byte, rules batch.Rules
 }
 
 // commit waits until the fate of every append is known or the time is up. An
-// append without a known fate has timed out: it may still be committed.
-func (s *Server) commit(ctx context.Context, parts [][]produced, deadline time.Time) {
+// append without a known fate has timed out: it may still be committed. txn: they
+// are of transactions, or end them.
+func (s *Server) commit(ctx context.Context, parts [][]produced, deadline time.Time, txn bool) {
 	begin := time.Now()
 	ctx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
@@ -247,6 +248,7 @@ func (s *Server) commit(ctx context.Context, parts [][]produced, deadline time.T
 			}
 		}
 	}
+	s.prove(ctx, parts, txn)
 	s.metrics.produce.WithLabelValues("commit").Observe(since(begin))
 	linkFlushes(trace.SpanFromContext(ctx), parts)
 }

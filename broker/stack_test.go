@@ -3,10 +3,12 @@ package broker
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -38,18 +40,21 @@ func newStack(t *testing.T) string {
 type stack struct {
 	server *Server
 	kv     metadata.KV
+	store  *objects.Store
 	view   *metadata.View
-	stop   func() // ends them and waits
+	fenced atomic.Bool // the test has the log fenced
+	stop   func()      // ends them and waits
 }
 
 // startStack runs a stack behind a listener; tune may change the server's config.
 func startStack(t testing.TB, ln net.Listener, host string, port int32, tune func(*Config)) *stack {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
+	k := new(stack)
 	var wg sync.WaitGroup
 	run := func(f func(context.Context) error) {
 		wg.Go(func() {
-			if err := f(ctx); err != nil && ctx.Err() == nil {
+			if err := f(ctx); err != nil && ctx.Err() == nil && !(k.fenced.Load() && errors.Is(err, tiering.ErrFenced)) {
 				t.Error(err)
 			}
 		})
@@ -64,7 +69,7 @@ func startStack(t testing.TB, ln net.Listener, host string, port int32, tune fun
 	self := metadata.MakeIncarnation(1, 1)
 	registration, err := json.Marshal(metadata.Broker{ID: 1, Incarnation: self, Host: host, Port: port})
 	must(err)
-	ops := []metadata.Op{metadata.Put(metadata.BrokerKey(self), registration)}
+	ops := []metadata.Op{metadata.Put(metadata.BrokerKey(self), registration), metadata.Put(metadata.ChainKey(self), []byte("{}"))}
 	shard, err := json.Marshal(metadata.Coordinator{Incarnation: self, Epoch: 1})
 	must(err)
 	for i := range metadata.GroupShards {
@@ -75,7 +80,8 @@ func startStack(t testing.TB, ln net.Listener, host string, port int32, tune fun
 	view := metadata.NewView(kv, slog.New(slog.DiscardHandler))
 	run(view.Run)
 	must(view.WaitReady(ctx))
-	log, err := tiering.Open(ctx, tiering.Config{Incarnation: self, Cluster: wal.ClusterID{1}, Store: objects.New(), Chains: tiering.NewChains(kv), FlushSpacing: 2 * time.Millisecond})
+	store := objects.New()
+	log, err := tiering.Open(ctx, tiering.Config{Incarnation: self, Cluster: wal.ClusterID{1}, Store: store, Chains: tiering.NewChains(kv), FlushSpacing: 2 * time.Millisecond})
 	must(err)
 	run(log.Run)
 	groups, err := coordinator.New(coordinator.Config{Incarnation: self, KV: kv, View: view, Logger: slog.New(slog.DiscardHandler)})
@@ -90,7 +96,8 @@ func startStack(t testing.TB, ln net.Listener, host string, port int32, tune fun
 	s, err := New(cfg)
 	must(err)
 	run(s.Run)
-	return &stack{server: s, kv: kv, view: view, stop: func() { cancel(); wg.Wait() }}
+	k.server, k.kv, k.store, k.view, k.stop = s, kv, store, view, func() { cancel(); wg.Wait() }
+	return k
 }
 
 // leadAll claims and leads every partition that nobody owns.

@@ -48,6 +48,7 @@ func (v *fakeVerifier) Verify(_ context.Context, t TxnPartitions) ([]int16, erro
 // txnRig is a stack that has transactions, with a topic of two partitions.
 type txnRig struct {
 	*rig
+	stack *stack
 	v     *fakeVerifier
 	addr  string
 	topic string
@@ -61,8 +62,8 @@ func newTxnRig(t *testing.T) *txnRig {
 	}
 	x := &txnRig{v: new(fakeVerifier), addr: ln.Addr().String(), topic: "payments"}
 	x.rig = &rig{t: t, addr: x.addr}
-	k := startStack(t, ln, "127.0.0.1", int32(ln.Addr().(*net.TCPAddr).Port), func(c *Config) { c.Txns = x.v })
-	t.Cleanup(k.stop)
+	x.stack = startStack(t, ln, "127.0.0.1", int32(ln.Addr().(*net.TCPAddr).Port), func(c *Config) { c.Txns = x.v })
+	t.Cleanup(x.stack.stop)
 	cl := x.client()
 	defer cl.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
