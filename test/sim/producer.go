@@ -257,6 +257,9 @@ func (s *stream) wander(ctx context.Context) {
 	code, offset, err := answerOf(sendAndWait(ctx, s.c, to, s.request(b)))
 	s.w.note(s.name, "wandered", fmt.Sprintf("seq %d to %s: code %d, offset %d, %v", b.seq, to, code, offset, err))
 	s.w.judge.count("wandered")
+	if err == nil && code == kerr.OutOfOrderSequenceNumber.Code && i >= len(s.recent) {
+		s.w.judge.broken("producer state", "%s: everything before sequence %d is acknowledged, and %s refuses it as out of order", s.name, b.seq, to)
+	}
 	if err != nil || code != 0 {
 		return
 	}

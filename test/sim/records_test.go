@@ -33,7 +33,7 @@ func TestLogStartIsJudged(t *testing.T) {
 		start, least int64
 		fine         bool
 	}{{5, 5, true}, {10, 5, true}, {11, 5, false}, {4, 5, false}, {0, 0, true}} {
-		w := newWorld(1, weather{})
+		w := newWorld(1, weather{}, newTrace(nil))
 		w.judge = newJudge(w)
 		w.judge.trims[0] = trimmed{asked: 10, done: 5}
 		w.judge.began("r", "b", 0, c.start, c.least)

@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -52,32 +51,26 @@ func byTurns(bugs []seeded.Bug) []seeded.Bug {
 	}
 }
 
-// hunt runs seeds until one breaks something.
+// hunt runs seeds until one breaks something. A panic in a broker is found, too.
 func hunt(t *testing.T, binary string, bug seeded.Bug) {
 	var seeds []string
 	for seed := 1; seed <= seededSeeds; seed++ {
 		seeds = append(seeds, strconv.Itoa(seed))
 	}
 	begun := time.Now()
-	cmd := workerOf(t, binary, seeds)
-	cmd.Env = append(cmd.Env, stopEnv+"=1", "TIDEMARK_ARTIFACTS="+t.TempDir())
-	out, err := cmd.CombinedOutput()
-	var last Result
-	n := 0
-	for line := range strings.Lines(string(out)) {
-		if _, after, ok := strings.Cut(line, resultPrefix); ok {
-			n++
-			if err := json.Unmarshal([]byte(after), &last); err != nil {
-				t.Fatal(err)
-			}
-		}
+	o := runSeeds(t, binary, seeds, stopEnv+"=1", "TIDEMARK_ARTIFACTS="+t.TempDir())
+	found := func(seed any, what string) {
+		t.Logf("%s, %s: found by seed %v in %v: %s", bug.ID, bug.What, seed, time.Since(begun).Round(time.Second), what)
 	}
+	n := len(o.results)
 	switch {
-	case err == nil:
+	case o.crash != nil && o.crash.product:
+		found(o.crash.seed, o.crash.String())
+	case o.err == nil:
 		t.Errorf("%s is not found by %d seeds: %s", bug.ID, n, bug.What)
-	case len(last.Broken) == 0:
-		t.Fatalf("%v\n%s", err, out)
+	case n == 0 || len(o.results[n-1].Broken) == 0:
+		t.Fatalf("%v\n%s", o.err, o.said)
 	default:
-		t.Logf("%s, %s: found by seed %d in %v: %s", bug.ID, bug.What, last.Seed, time.Since(begun).Round(time.Second), last.Broken[0])
+		found(o.results[n-1].Seed, o.results[n-1].Broken[0])
 	}
 }

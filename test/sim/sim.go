@@ -56,9 +56,10 @@ func text(m map[string]int) string {
 }
 
 // Run simulates one seed. It must be called in a bubble of testing/synctest, and
-// returns when nothing of the world is left running.
-func Run(seed uint64) *Result {
-	w := newWorld(seed, forecast(seed))
+// returns when nothing of the world is left running. The trace is written to
+// memory, unless that is nil, and the Result refers to it.
+func Run(seed uint64, memory []byte) *Result {
+	w := newWorld(seed, forecast(seed), newTrace(memory))
 	w.judge = newJudge(w)
 	over := make(chan struct{})
 	go func() {

@@ -1,23 +1,15 @@
 package sim
 
 import (
-	"bufio"
-	"bytes"
-	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
-	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
-	"testing/cryptotest"
-	"testing/synctest"
 	"time"
 )
 
@@ -94,71 +86,18 @@ func number(t *testing.T, name string, otherwise uint64) uint64 {
 	return n
 }
 
-// Seeds are run by processes of their own, one a processor: goroutines that run
-// on one thread, and are not preempted, take the same turns in each run, but
-// for what the runtime decides by lot.
-const (
-	workerEnv = "TIDEMARK_SIM_SEEDS"
-	stopEnv   = "TIDEMARK_SIM_STOP" // at the first seed that breaks something
-)
-
-const resultPrefix = "RESULT "
-
-// runWorker runs seeds in another process.
+// runWorker has a worker run seeds, and reports what it does not itself.
 func runWorker(t *testing.T, seeds []string, all *totals) {
-	out, err := workerOf(t, os.Args[0], seeds).CombinedOutput()
-	var rest bytes.Buffer
-	lines := bufio.NewScanner(bytes.NewReader(out))
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		if _, after, ok := strings.Cut(lines.Text(), resultPrefix); ok {
-			all.add(t, after)
-			continue
-		}
-		fmt.Fprintln(&rest, lines.Text())
+	o := runSeeds(t, os.Args[0], seeds)
+	for i := range o.results {
+		all.add(&o.results[i])
 	}
-	if err != nil {
-		t.Errorf("%v\n%s", err, rest.Bytes())
+	switch c := o.crash; {
+	case c != nil:
+		t.Errorf("seed %s breaks what may not break:\n  %s\n  trace: %s\n  again: TIDEMARK_SEED=%s go test ./test/sim -run TestSeeds\n%s", c.seed, c, c.keep(t), c.seed, o.said)
+	case o.err != nil:
+		t.Errorf("%v\n%s", o.err, o.said)
 	}
-}
-
-// workerOf is the process that runs seeds.
-func workerOf(t *testing.T, binary string, seeds []string) *exec.Cmd {
-	cmd := exec.CommandContext(t.Context(), binary, "-test.run=^TestSeeds$", "-test.v", "-test.timeout=60m")
-	cmd.Env = append(os.Environ(), workerEnv+"="+strings.Join(seeds, ","), "GOMAXPROCS=1", "GODEBUG=asyncpreemptoff=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // no orphans of a run that timed out
-	return cmd
-}
-
-// work runs seeds in this process.
-func work(t *testing.T, seeds string) {
-	debug.SetGCPercent(400) // little is kept, much is made
-	for _, s := range strings.Split(seeds, ",") {
-		seed, err := strconv.ParseUint(s, 10, 64)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if r := simulate(t, seed); len(r.Broken) > 0 && os.Getenv(stopEnv) != "" {
-			return
-		}
-	}
-}
-
-// simulate runs one seed and reports what it broke.
-func simulate(t *testing.T, seed uint64) *Result {
-	t.Helper()
-	cryptotest.SetGlobalRandom(t, seed) // names of topics and members
-	var r *Result
-	synctest.Test(t, func(*testing.T) { r = Run(seed) })
-	line, err := json.Marshal(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	fmt.Printf("%s%s\n", resultPrefix, line)
-	if len(r.Broken) > 0 || os.Getenv("TIDEMARK_TRACE") != "" {
-		keep(t, r)
-	}
-	return r
 }
 
 // keep writes what is needed to understand a run.
@@ -195,12 +134,7 @@ func newTotals() *totals {
 	return &totals{Result: Result{Counts: make(map[string]int), Faults: make(map[string]int)}, With: make(map[string]int)}
 }
 
-func (a *totals) add(t *testing.T, line string) {
-	var r Result
-	if err := json.Unmarshal([]byte(line), &r); err != nil {
-		t.Error(err)
-		return
-	}
+func (a *totals) add(r *Result) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.Seeds++

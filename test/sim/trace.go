@@ -1,51 +1,71 @@
 package sim
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"io"
 	"log/slog"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 )
 
 // trace is what happened, in order: releases, faults, what brokers log, what
-// clients saw.
+// clients saw. It is text as it grows, so that memory which outlives the process
+// shows how far it came.
 type trace struct {
-	mu    sync.Mutex
-	lines []line
+	mu   sync.Mutex
+	text []byte
+	max  int
+	full bool
 }
 
-type line struct {
-	at        time.Duration
-	who, what string
-	detail    string
+// traceMax bounds a trace; what comes later is dropped.
+const traceMax = 64 << 20
+
+// newTrace makes a trace in memory, or one without memory of its own in nil.
+func newTrace(memory []byte) *trace {
+	if memory == nil {
+		return &trace{max: traceMax}
+	}
+	return &trace{text: memory[:0], max: len(memory)}
 }
 
-// linesMax bounds a trace; what comes later is dropped and counted.
-const linesMax = 1 << 20
+// lineOverhead is more than a line takes beside its words.
+const lineOverhead = 64
 
 func (t *trace) add(at time.Duration, who, what, detail string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(t.lines) < linesMax {
-		t.lines = append(t.lines, line{at, who, what, detail})
+	if t.full = t.full || len(t.text)+len(who)+len(what)+len(detail)+lineOverhead > t.max; t.full {
+		return
 	}
+	var number [32]byte
+	seconds := strconv.AppendFloat(number[:0], at.Seconds(), 'f', 6, 64)
+	b := spaces(t.text, 12-len(seconds))
+	b = append(append(b, seconds...), "  "...)
+	b = append(spaces(append(b, who...), 6-len(who)), ' ')
+	b = append(spaces(append(b, what...), 14-len(what)), ' ')
+	t.text = append(append(b, detail...), '\n')
+}
+
+// spaces appends n spaces, none if n is negative.
+func spaces(b []byte, n int) []byte {
+	for ; n > 0; n-- {
+		b = append(b, ' ')
+	}
+	return b
 }
 
 func (t *trace) write(out io.Writer) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	w := bufio.NewWriter(out)
-	for _, l := range t.lines {
-		fmt.Fprintf(w, "%12.6f  %-6s %-14s %s\n", l.at.Seconds(), l.who, l.what, l.detail)
+	if _, err := out.Write(t.text); err != nil || !t.full {
+		return err
 	}
-	if len(t.lines) == linesMax {
-		fmt.Fprintln(w, "the rest is missing: the trace was full")
-	}
-	return w.Flush()
+	_, err := fmt.Fprintln(out, "the rest is missing: the trace was full")
+	return err
 }
 
 // note adds a line to the trace.
@@ -58,17 +78,25 @@ type logs struct {
 	attrs string
 }
 
+// stackKey is what a broker logs the stack of a panic under that it survives.
+const stackKey = "stack"
+
 func (l *logs) Enabled(_ context.Context, level slog.Level) bool { return level >= slog.LevelInfo }
 
 func (l *logs) Handle(_ context.Context, r slog.Record) error {
 	var b strings.Builder
 	b.WriteString(r.Message)
+	panicked := false
 	r.Attrs(func(a slog.Attr) bool {
 		fmt.Fprintf(&b, " %s=%v", a.Key, a.Value)
+		panicked = panicked || a.Key == stackKey
 		return true
 	})
 	b.WriteString(l.attrs)
 	l.w.note(l.who, r.Level.String(), b.String())
+	if panicked {
+		l.w.judge.broken("panic", "%s: %s", l.who, b.String())
+	}
 	return nil
 }
 

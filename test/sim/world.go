@@ -58,10 +58,10 @@ type event struct {
 	run func() time.Duration
 }
 
-func newWorld(seed uint64, w weather) *World {
+func newWorld(seed uint64, w weather, t *trace) *World {
 	keys := etcd.New()
 	return &World{
-		seed: seed, begun: time.Now(), weather: w, trace: &trace{},
+		seed: seed, begun: time.Now(), weather: w, trace: t,
 		objects: bucket.New(), keys: keys, etcd: keys.Client(),
 		arrived: make(chan struct{}, 1), counters: make(map[string]counter), labels: make(map[string]string), owned: make(map[string]int),
 		listeners: make(map[string][]*listener), cuts: make(map[[2]string]time.Duration), outages: make(map[string]time.Duration), conns: make(map[*conn]struct{}),
