@@ -55,9 +55,15 @@ func (c *controller) run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		if err == nil {
+		switch {
+		case err == nil:
 			failures = 0
-		} else {
+		case errors.Is(err, errBehind):
+			// The wait took its time. A watch that nothing comes through is found out
+			// after a while, and then every partition without a leader waits for this.
+			again = retryMin
+			c.n.log.Warn("controller's work waits", keyError, err)
+		default:
 			failures++
 			again = retryDelay(failures)
 			c.n.log.Warn("controller's work failed", keyError, err)

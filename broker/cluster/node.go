@@ -227,6 +227,9 @@ func (n *Node) exists(tp metadata.TopicPartition) bool {
 	return ok && tp.Partition < t.Partitions
 }
 
+// errBehind: the view does not show yet what is known to have been written.
+var errBehind = errors.New("the view is behind")
+
 // waitRevision waits until the view shows what was written at rev.
 func (n *Node) waitRevision(ctx context.Context, rev int64) error {
 	if rev == 0 {
@@ -235,7 +238,7 @@ func (n *Node) waitRevision(ctx context.Context, rev int64) error {
 	ctx, cancel := context.WithTimeout(ctx, controllerTimeout)
 	defer cancel()
 	if err := n.cfg.View.WaitRevision(ctx, rev); err != nil {
-		return fmt.Errorf("wait for the view to reach revision %d: %w", rev, err)
+		return fmt.Errorf("%w: wait for revision %d: %w", errBehind, rev, err)
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -83,6 +84,64 @@ func TestControllerWaitsForItsView(t *testing.T) {
 			if _, err := n.controller.step(r.ctx); err == nil {
 				t.Fatal("assigned")
 			}
+		}
+	})
+}
+
+// stalled is a view that shows nothing new until it moves, and notes for how long
+// nobody waited for it.
+type stalled struct {
+	View
+	moves chan struct{}
+	mu    sync.Mutex
+	left  time.Time // when the last wait ended
+	gaps  []time.Duration
+}
+
+func (v *stalled) WaitRevision(ctx context.Context, _ int64) error {
+	v.mu.Lock()
+	if !v.left.IsZero() {
+		v.gaps = append(v.gaps, time.Since(v.left))
+	}
+	v.mu.Unlock()
+	defer func() {
+		v.mu.Lock()
+		v.left = time.Now()
+		v.mu.Unlock()
+	}()
+	select {
+	case <-v.moves:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// A controller whose view has been behind for long goes on as soon as it no longer
+// is: the wait is no failure of the store, to be left alone ever longer.
+func TestControllerWaitsWithoutBackoff(t *testing.T) {
+	inCluster(t, 1, func(r *rig) {
+		m := r.nodes[0]
+		r.settle(r.topic("orders", 3), 3)
+		v := &stalled{View: r.view, moves: make(chan struct{})}
+		n, err := New(Config{
+			Incarnation: m.inc, KV: m.client, View: v, Session: m.session, Log: newFakeLog(r.bucket, m.client, m.inc), Single: true,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.controller.elected(metadata.Controller{Incarnation: m.inc}, 1)
+		ctx, cancel := context.WithCancel(r.ctx)
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			_ = n.controller.run(ctx) // ends with ctx alone
+		}()
+		time.Sleep(time.Minute)
+		cancel()
+		<-done
+		if len(v.gaps) < 8 || slices.Max(v.gaps) > 200*time.Millisecond {
+			t.Errorf("not waiting for %v", v.gaps)
 		}
 	})
 }
