@@ -81,6 +81,13 @@ func TestReleaseTwiceAtOnce(t *testing.T) {
 		}
 		claim := Claim{Partition: partition(0), Epoch: 0}
 		var wg sync.WaitGroup
+		wg.Go(func() { // others use the table, too
+			for end := time.Now().Add(3 * time.Millisecond); time.Now().Before(end); {
+				a.partsMu.Lock()
+				time.Sleep(20 * time.Microsecond)
+				a.partsMu.Unlock()
+			}
+		})
 		for range 8 {
 			wg.Go(func() {
 				for end := time.Now().Add(3 * time.Millisecond); time.Now().Before(end); {
