@@ -54,8 +54,10 @@
 //	TIDEMARK_SEEDED=all go test ./test/sim -run Seeded   every seeded bug; else two by turns
 //
 // A seed that breaks something is told with what it broke, its trace (releases,
-// faults, logs and clients in one sequence) and its history. It is rerun with
-// the second to last line of that; nine of ten reruns and more fail again. What
+// faults, logs and clients in one sequence) and its history. A panic in a broker
+// breaks something as well; of one that ends the process the trace is kept, in
+// memory that a file backs, and the history is not. A seed is rerun with the
+// second to last line of that; nine of ten reruns and more fail again. What
 // the runtime decides by lot (select, the order of maps, which of two goroutines
 // goes on at one instant) is left to the race detector and to the chaos rig.
 package sim
