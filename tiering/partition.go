@@ -131,7 +131,9 @@ func (p *Partition) readable() bool {
 // exactly one validated batch that h describes; the log patches it in place and
 // keeps it until the flush is encoded. now (milliseconds) is stamped on the
 // batch when stamp is set (message.timestamp.type=LogAppendTime). It does no
-// I/O. Any error means that nothing changed.
+// I/O. Any error means that nothing changed. Errors, and Duplicate, are of the
+// producers as they are known here: a deposed leader knows older ones, so what may
+// have changed since is to be told after Log.Check alone.
 func (p *Partition) Append(records []byte, h batch.Header, now int64, stamp bool) (*Appended, error) {
 	return p.AppendTxn(records, h, now, stamp, nil)
 }
