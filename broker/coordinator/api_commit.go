@@ -207,7 +207,7 @@ func (cr *commitRequest) changes(now time.Time) (changes []change, good bool) {
 		if !ok {
 			i = len(changes)
 			at[id] = i
-			changes = append(changes, change{id: id, parts: map[int32]*offset{}})
+			changes = append(changes, change{id: id, parts: map[int32]edit{}})
 		}
 		o := &offset{offset: v.partition.Offset, epoch: v.partition.LeaderEpoch, at: now}
 		if cr.req.Version < 6 {
@@ -220,7 +220,7 @@ func (cr *commitRequest) changes(now time.Time) (changes []change, good bool) {
 		if cr.req.Version <= 4 && cr.req.RetentionTimeMillis >= 0 {
 			o.expires = now.Add(time.Duration(min(cr.req.RetentionTimeMillis, retentionMillisMax)) * time.Millisecond)
 		}
-		changes[i].parts[v.partition.Partition] = o
+		changes[i].parts[v.partition.Partition] = edit{offset: o}
 	}
 	return changes, good
 }

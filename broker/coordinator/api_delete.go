@@ -102,7 +102,7 @@ func (sh *shard) deleteOffsets(req *kmsg.OffsetDeleteRequest, resp *kmsg.OffsetD
 				rp.ErrorCode = kerr.UnknownTopicOrPartition.Code
 			case e.machine().Subscribed(t.Topic):
 				rp.ErrorCode = kerr.GroupSubscribedToTopic.Code
-			case e.outstanding == 0 && e.committed(topic.ID, p.Partition) == nil:
+			case e.outstanding == 0 && e.place(topic.ID, p.Partition).empty():
 				// Nothing there, and nothing on its way.
 			default:
 				changes = remove(changes, at, chunkOf(topic.ID, p.Partition), p.Partition)
@@ -120,8 +120,8 @@ func remove(changes []change, at map[chunkID]int, id chunkID, partition int32) [
 	if !ok {
 		i = len(changes)
 		at[id] = i
-		changes = append(changes, change{id: id, parts: map[int32]*offset{}})
+		changes = append(changes, change{id: id, parts: map[int32]edit{}})
 	}
-	changes[i].parts[partition] = nil
+	changes[i].parts[partition] = edit{}
 	return changes
 }

@@ -14,8 +14,7 @@ import (
 const noOffset = -1
 
 // OffsetFetch answers with committed offsets, after making sure that this broker
-// still coordinates the groups. There are no pending transactions, so every
-// offset is stable.
+// still coordinates the groups.
 func (c *Coordinator) OffsetFetch(ctx context.Context, _ ClientInfo, req *kmsg.OffsetFetchRequest) *kmsg.OffsetFetchResponse {
 	resp := kmsg.NewPtrOffsetFetchResponse()
 	resp.Version = req.Version
@@ -29,7 +28,7 @@ func (c *Coordinator) OffsetFetch(ctx context.Context, _ ClientInfo, req *kmsg.O
 	}
 	verified := c.verify(ctx, shards)
 	for i := range groups {
-		g := c.fetch(&groups[i], req.Version, verified)
+		g := c.fetch(&groups[i], req, verified)
 		if req.Version < 8 {
 			fillOldFetch(resp, g)
 			return resp
@@ -72,24 +71,25 @@ func fillOldFetch(resp *kmsg.OffsetFetchResponse, g kmsg.OffsetFetchResponseGrou
 }
 
 // fetch answers for one group.
-func (c *Coordinator) fetch(req *kmsg.OffsetFetchRequestGroup, version int16, verified map[int]*kerr.Error) kmsg.OffsetFetchResponseGroup {
+func (c *Coordinator) fetch(req *kmsg.OffsetFetchRequestGroup, of *kmsg.OffsetFetchRequest, verified map[int]*kerr.Error) kmsg.OffsetFetchResponseGroup {
 	resp := kmsg.NewOffsetFetchResponseGroup()
 	resp.Group = req.Group
 	err := checkGroupID(req.Group, true)
 	if err == nil {
-		err = c.fetchOffsets(req, version, verified, &resp)
+		err = c.fetchOffsets(req, of, verified, &resp)
 	}
 	if err == nil {
 		return resp
 	}
 	resp.ErrorCode = err.Code
-	if version < 2 {
+	if of.Version < 2 {
 		resp.Topics = failedTopics(req, err)
 	}
 	return resp
 }
 
-func (c *Coordinator) fetchOffsets(req *kmsg.OffsetFetchRequestGroup, version int16, verified map[int]*kerr.Error, resp *kmsg.OffsetFetchResponseGroup) *kerr.Error {
+func (c *Coordinator) fetchOffsets(req *kmsg.OffsetFetchRequestGroup, of *kmsg.OffsetFetchRequest, verified map[int]*kerr.Error, resp *kmsg.OffsetFetchResponseGroup) *kerr.Error {
+	version, stable := of.Version, of.RequireStable && of.Version >= 7
 	sh := c.shard(req.Group)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -111,14 +111,14 @@ func (c *Coordinator) fetchOffsets(req *kmsg.OffsetFetchRequestGroup, version in
 		}
 	}
 	if req.Topics == nil {
-		resp.Topics = c.allOffsets(e)
+		resp.Topics = c.allOffsets(e, stable)
 		return nil
 	}
 	for i := range req.Topics {
 		if version < 10 && c.unresolved(e, req.Topics[i].Topic) {
 			return kerr.CoordinatorLoadInProgress
 		}
-		resp.Topics = append(resp.Topics, c.topicOffsets(e, &req.Topics[i], version))
+		resp.Topics = append(resp.Topics, c.topicOffsets(e, &req.Topics[i], version, stable))
 	}
 	return nil
 }
@@ -139,16 +139,16 @@ func (c *Coordinator) unresolved(e *entry, name string) bool {
 	return false
 }
 
-func (c *Coordinator) topicOffsets(e *entry, req *kmsg.OffsetFetchRequestGroupTopic, version int16) kmsg.OffsetFetchResponseGroupTopic {
+func (c *Coordinator) topicOffsets(e *entry, req *kmsg.OffsetFetchRequestGroupTopic, version int16, stable bool) kmsg.OffsetFetchResponseGroupTopic {
 	resp := kmsg.NewOffsetFetchResponseGroupTopic()
 	resp.Topic, resp.TopicID = req.Topic, req.TopicID
 	topic, err := c.topic(version >= 10, req.Topic, req.TopicID)
 	for _, p := range req.Partitions {
-		var o *offset
+		var at place
 		if err == nil {
-			o = e.committed(topic.ID, p)
+			at = e.place(topic.ID, p)
 		}
-		rp := fetched(p, o)
+		rp := fetched(p, at, stable)
 		// A name that is not known has no offsets; an id that is not known is
 		// told, so that the client asks for the topic again.
 		if err != nil && version >= 10 {
@@ -159,22 +159,26 @@ func (c *Coordinator) topicOffsets(e *entry, req *kmsg.OffsetFetchRequestGroupTo
 	return resp
 }
 
-// committed returns the offset, or nil.
-func (e *entry) committed(topic metadata.TopicID, partition int32) *offset {
+// place returns what the group has of a partition.
+func (e *entry) place(topic metadata.TopicID, partition int32) place {
 	if e == nil || partition < 0 {
-		return nil
+		return place{}
 	}
 	if ch := e.chunks[chunkOf(topic, partition)]; ch != nil {
 		return ch.parts[partition]
 	}
-	return nil
+	return place{}
 }
 
-func fetched(partition int32, o *offset) kmsg.OffsetFetchResponseGroupTopicPartition {
+// fetched tells what is committed of a partition; with stable only if no
+// transaction is about to change it (KIP-447).
+func fetched(partition int32, at place, stable bool) kmsg.OffsetFetchResponseGroupTopicPartition {
 	rp := kmsg.NewOffsetFetchResponseGroupTopicPartition()
 	rp.Partition, rp.Offset, rp.LeaderEpoch = partition, noOffset, -1
 	text := ""
-	if o != nil {
+	if o := at.offset; stable && len(at.pending) > 0 {
+		rp.ErrorCode = kerr.UnstableOffsetCommit.Code
+	} else if o != nil {
 		rp.Offset, rp.LeaderEpoch, text = o.offset, o.epoch, o.metadata
 	}
 	rp.Metadata = &text
@@ -182,7 +186,7 @@ func fetched(partition int32, o *offset) kmsg.OffsetFetchResponseGroupTopicParti
 }
 
 // allOffsets lists every offset of topics that still exist.
-func (c *Coordinator) allOffsets(e *entry) []kmsg.OffsetFetchResponseGroupTopic {
+func (c *Coordinator) allOffsets(e *entry, stable bool) []kmsg.OffsetFetchResponseGroupTopic {
 	if e == nil {
 		return nil
 	}
@@ -199,12 +203,17 @@ func (c *Coordinator) allOffsets(e *entry) []kmsg.OffsetFetchResponseGroupTopic 
 			rt = &t
 			byTopic[id.topic] = rt
 		}
-		for p, o := range ch.parts {
-			rt.Partitions = append(rt.Partitions, fetched(p, o))
+		for p, at := range ch.parts {
+			if at.offset != nil || stable {
+				rt.Partitions = append(rt.Partitions, fetched(p, at, stable))
+			}
 		}
 	}
 	topics := make([]kmsg.OffsetFetchResponseGroupTopic, 0, len(byTopic))
 	for _, rt := range byTopic {
+		if len(rt.Partitions) == 0 {
+			continue // nothing but what is pending
+		}
 		sort.Slice(rt.Partitions, func(i, j int) bool { return rt.Partitions[i].Partition < rt.Partitions[j].Partition })
 		topics = append(topics, *rt)
 	}
@@ -218,7 +227,7 @@ func failedTopics(req *kmsg.OffsetFetchRequestGroup, err *kerr.Error) []kmsg.Off
 		rt := kmsg.NewOffsetFetchResponseGroupTopic()
 		rt.Topic, rt.TopicID = t.Topic, t.TopicID
 		for _, p := range t.Partitions {
-			rp := fetched(p, nil)
+			rp := fetched(p, place{}, false)
 			rp.ErrorCode = err.Code
 			rt.Partitions = append(rt.Partitions, rp)
 		}

@@ -15,8 +15,7 @@ type commit struct {
 	e    *entry
 	seq  uint64
 	at   time.Time
-	// changes are the chunks to change that no transaction has taken yet;
-	// a nil offset removes the partition's.
+	// changes are the chunks to change that no transaction has taken yet.
 	changes []change
 	bytes   int
 	// open counts the chunks whose fate is not known; failed has those that
@@ -26,9 +25,12 @@ type commit struct {
 	done   chan struct{}
 }
 
+// change is what happens to a chunk: to some places, and to all that a marker
+// concerns.
 type change struct {
 	id    chunkID
-	parts map[int32]*offset
+	parts map[int32]edit
+	end   *OffsetsMarker
 }
 
 // submit queues changes of e's offsets. The shard's lock is held, so that what
@@ -40,9 +42,9 @@ func (sh *shard) submit(e *entry, changes []change) (*commit, *kerr.Error) {
 	}
 	for _, ch := range changes {
 		cm.bytes += len(e.offsetsPrefix)
-		for _, o := range ch.parts {
-			if o != nil {
-				cm.bytes += o.size()
+		for _, ed := range ch.parts {
+			if ed.offset != nil {
+				cm.bytes += ed.offset.size()
 			}
 		}
 	}
@@ -98,20 +100,16 @@ type batch struct {
 	commits int
 }
 
+// batchOp is the change of one chunk by a batch; parts is what becomes of it.
 type batchOp struct {
-	sh      *shard
-	term    uint64
-	rev     int64 // of the shard key, in that term
+	keyOp
 	e       *entry
 	id      chunkID
 	chunk   *chunk
-	parts   map[int32]*offset
+	parts   map[int32]place
 	bytes   int
 	key     string
 	commits []*commit
-
-	cond metadata.Cond
-	op   metadata.Op
 }
 
 func newBatch() *batch {
@@ -140,10 +138,10 @@ func (b *batch) room(cm *commit, changes []change) bool {
 func (b *batch) cost(cm *commit, ch change) (bytes int, isNew bool) {
 	c := cm.e.chunk(ch.id)
 	if op := b.byKey[c]; op != nil {
-		return c.sizeWith(op.parts, ch.parts) - (op.bytes - op.overhead()), false
+		return c.sizeWith(op.parts, ch.resolve(c, op.parts)) - (op.bytes - op.overhead()), false
 	}
 	op := batchOp{key: chunkKey(cm.e.offsetsPrefix, ch.id)}
-	return c.sizeWith(ch.parts) + op.overhead(), true
+	return c.sizeWith(ch.resolve(c, nil)) + op.overhead(), true
 }
 
 // overhead is an operation's key: written, compared, and read if that fails.
@@ -155,7 +153,7 @@ func (b *batch) take(cm *commit, ch change) {
 	added, isNew := b.cost(cm, ch)
 	if isNew {
 		op := &batchOp{
-			sh: cm.sh, term: cm.term, rev: cm.sh.rev, e: cm.e, id: ch.id, chunk: c, parts: map[int32]*offset{},
+			keyOp: keyOp{sh: cm.sh, term: cm.term, rev: cm.sh.rev}, e: cm.e, id: ch.id, chunk: c, parts: map[int32]place{},
 			key: chunkKey(cm.e.offsetsPrefix, ch.id),
 		}
 		b.ops = append(b.ops, op)
@@ -164,8 +162,8 @@ func (b *batch) take(cm *commit, ch change) {
 		c.batch = b
 	}
 	op := b.byKey[c]
-	for p, o := range ch.parts {
-		op.parts[p] = o
+	for p, now := range ch.resolve(c, op.parts) {
+		op.parts[p] = now
 	}
 	op.bytes += added
 	op.commits = append(op.commits, cm)

@@ -2,9 +2,6 @@ package coordinator
 
 import (
 	"context"
-	"errors"
-	"log/slog"
-	"slices"
 	"sync"
 	"time"
 
@@ -126,7 +123,9 @@ func (m *committer) formed(batches []*batch, rest []*commit, ended uint64) {
 	m.signalIdle()
 	m.mu.Unlock()
 	for _, b := range late {
-		fail(b.ops, kerr.NotCoordinator)
+		for _, op := range b.ops {
+			op.fail(kerr.NotCoordinator)
+		}
 	}
 	if stopped {
 		abandonAll(rest)
@@ -145,7 +144,11 @@ func abandonAll(queue []*commit) {
 func (m *committer) send(b *batch) {
 	m.c.metrics.txnOps.Observe(float64(len(b.ops)))
 	m.c.metrics.txnCommits.Observe(float64(b.commits))
-	m.write(b)
+	ops := make([]storeOp, len(b.ops))
+	for i, op := range b.ops {
+		ops[i] = op
+	}
+	m.c.store(ops)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.inflight--
@@ -154,101 +157,21 @@ func (m *committer) send(b *batch) {
 	m.signalIdle()
 }
 
-// write sends the batch. A shard that has moved is taken out, and the rest sent
-// again: groups do not suffer from what shares a transaction with them.
-func (m *committer) write(b *batch) {
-	ctx, cancel := m.c.writeContext()
-	defer cancel()
-	ops, ambiguous := b.ops, false
-	for len(ops) > 0 {
-		w := transaction(ops)
-		w.ambiguous = ambiguous
-		o, err := m.c.apply(ctx, w)
-		ambiguous = w.ambiguous
-		switch {
-		case errors.Is(err, errUnknownFate), errors.Is(err, errConflict):
-			fail(ops, kerr.CoordinatorNotAvailable)
-			for sh, term := range terms(ops) {
-				sh.reload(term, err)
-			}
-			return
-		case err != nil:
-			m.c.log.Error("could not store offsets", slog.Any(logError, err))
-			fail(ops, kerr.CoordinatorNotAvailable)
-			return
-		case o.applied:
-			succeed(ops, o.revs)
-			m.lose(o.fenced, ops)
-			return
-		}
-		var gone []*batchOp
-		ops, gone = split(ops, o.fenced)
-		fail(gone, kerr.NotCoordinator)
-		m.lose(o.fenced, gone)
-	}
-}
-
-func transaction(ops []*batchOp) *write {
-	w := &write{}
-	guarded := map[*shard]bool{}
-	for _, op := range ops {
-		if !guarded[op.sh] {
-			guarded[op.sh] = true
-			w.guards = append(w.guards, guard{shard: op.sh.id, rev: op.rev})
-		}
-		w.conds = append(w.conds, op.cond)
-		w.ops = append(w.ops, op.op)
-	}
-	return w
-}
-
-func split(ops []*batchOp, fenced []int) (rest, gone []*batchOp) {
-	for _, op := range ops {
-		if slices.Contains(fenced, op.sh.id) {
-			gone = append(gone, op)
-		} else {
-			rest = append(rest, op)
-		}
-	}
-	return rest, gone
-}
-
-func terms(ops []*batchOp) map[*shard]uint64 {
-	m := map[*shard]uint64{}
-	for _, op := range ops {
-		m[op.sh] = op.term
-	}
-	return m
-}
-
-func (m *committer) lose(fenced []int, ops []*batchOp) {
-	for sh, term := range terms(ops) {
-		if slices.Contains(fenced, sh.id) {
-			sh.lose(term)
-		}
-	}
-}
-
 // succeed makes the changes in memory and tells the commits. What is in memory
 // is durable, always.
-func succeed(ops []*batchOp, revs []int64) {
-	for i, op := range ops {
-		op.end(func() {
-			op.chunk.apply(op.parts)
-			op.sh.c.mirror.offsets(op.sh, op.e.id, op.id.topic, op.parts)
-			op.chunk.rev = revs[i]
-			if op.op.Delete {
-				op.chunk.rev = 0
-			}
-		}, nil)
-	}
+func (op *batchOp) succeed(rev int64) {
+	op.end(func() {
+		committed := op.chunk.committed(op.parts)
+		op.chunk.apply(op.parts)
+		op.sh.c.mirror.offsets(op.sh, op.e.id, op.id.topic, committed)
+		op.chunk.rev = rev
+		if op.op.Delete {
+			op.chunk.rev = 0
+		}
+	}, nil)
 }
 
-func fail(ops []*batchOp, err *kerr.Error) {
-	for _, op := range ops {
-		op.end(func() {}, err)
-	}
-}
+func (op *batchOp) fail(err *kerr.Error) { op.end(func() {}, err) }
 
 // end lets go of the chunk. In a later term the chunk is nobody's.
 func (op *batchOp) end(change func(), err *kerr.Error) {

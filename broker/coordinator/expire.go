@@ -91,10 +91,14 @@ func (sh *shard) expireOffsets(id string, gone map[metadata.TopicID]bool) *commi
 	n := 0
 	for cid, ch := range e.chunks {
 		topic, known := sh.c.cfg.View.TopicByID(cid.topic)
-		parts := map[int32]*offset{}
-		for p, o := range ch.parts {
-			if gone[cid.topic] || known && e.machine().OffsetExpired(now, topic.Name, o.at, o.expires, sh.c.cfg.OffsetsRetention) {
-				parts[p] = nil
+		parts := map[int32]edit{}
+		for p, at := range ch.parts {
+			o := at.offset
+			// What a transaction is about to change is in use.
+			old := known && o != nil && len(at.pending) == 0 &&
+				e.machine().OffsetExpired(now, topic.Name, o.at, o.expires, sh.c.cfg.OffsetsRetention)
+			if gone[cid.topic] || old {
+				parts[p] = edit{}
 			}
 		}
 		if len(parts) > 0 {

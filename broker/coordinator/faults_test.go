@@ -247,7 +247,7 @@ func TestOffsetMetadata(t *testing.T) {
 				sh := a.shard("g")
 				e.assign(1, sh.id) // load it again
 				sh.mu.Lock()
-				got := sh.groups["g"].chunks[chunkOf(e.topics["t"].ID, 0)].parts[23].metadata
+				got := sh.groups["g"].chunks[chunkOf(e.topics["t"].ID, 0)].parts[23].offset.metadata
 				sh.mu.Unlock()
 				if got != tc.metadata {
 					t.Fatalf("%s: metadata was changed", name)

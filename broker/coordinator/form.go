@@ -55,11 +55,12 @@ func (f *former) place(cm *commit) {
 func (f *former) refuseTooLarge(cm *commit) {
 	cm.changes = slices.DeleteFunc(cm.changes, func(ch change) bool {
 		c := cm.e.chunk(ch.id)
-		pending := map[int32]*offset(nil)
+		working := map[int32]place(nil)
 		if op := f.current.byKey[c]; op != nil {
-			pending = op.parts
+			working = op.parts
 		}
-		if c.sizeWith(pending, ch.parts) <= chunkBytesMax {
+		// What a marker leaves is no more than what there was.
+		if ch.end != nil || c.sizeWith(working, ch.resolve(c, working)) <= chunkBytesMax {
 			return false
 		}
 		if c.rev == 0 && c.batch == nil && len(c.parts) == 0 && !f.blocked[c] {
@@ -137,7 +138,9 @@ func (b *batch) seal() {
 		stale = append(stale, op)
 		return true
 	})
-	fail(stale, kerr.NotCoordinator)
+	for _, op := range stale {
+		op.fail(kerr.NotCoordinator)
+	}
 }
 
 func (op *batchOp) encode() bool {

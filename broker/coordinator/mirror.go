@@ -124,8 +124,10 @@ func (m *mirror) group(sh *shard, groupID string, s *group.Snapshot) {
 func (m *mirror) gone(sh *shard, e *entry) {
 	for id, ch := range e.chunks {
 		parts := make(map[int32]*offset, len(ch.parts))
-		for p := range ch.parts {
-			parts[p] = nil
+		for p, at := range ch.parts {
+			if at.offset != nil {
+				parts[p] = nil
+			}
 		}
 		m.offsets(sh, e.id, id.topic, parts)
 	}
@@ -283,8 +285,10 @@ func (sh *shard) everything(order []mirrorKey, all map[mirrorKey]mirrorValue) ([
 			if !ok {
 				continue
 			}
-			for p, o := range ch.parts {
-				put(mirrorKey{group: id, topic: cid.topic, name: t.Name, partition: p}, mirrorValue{offset: o})
+			for p, at := range ch.parts {
+				if at.offset != nil {
+					put(mirrorKey{group: id, topic: cid.topic, name: t.Name, partition: p}, mirrorValue{offset: at.offset})
+				}
 			}
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/tidemark-io/tidemark/broker/txn"
 	"github.com/tidemark-io/tidemark/metadata"
 )
 
@@ -248,8 +249,13 @@ func TestChunkEncoding(t *testing.T) {
 	c := newChunk()
 	at := time.UnixMilli(math.MaxInt64 / 4)
 	big := &offset{offset: math.MinInt64, epoch: math.MinInt32, at: at, expires: at, metadata: "<\xff>"}
-	changes := map[int32]*offset{math.MaxInt32: big, math.MaxInt32 - 1: {offset: 5, epoch: -1, at: at}}
-	c.apply(map[int32]*offset{math.MaxInt32: {offset: 1, at: at}, math.MaxInt32 - 2: {offset: 2, at: at}})
+	longest := pending{producer: txn.Producer{ID: math.MaxInt64, Epoch: math.MaxInt16}, offset: big}
+	changes := map[int32]place{
+		math.MaxInt32:     {offset: big, pending: []pending{longest, {producer: txn.Producer{ID: 7, Epoch: 2}, offset: &offset{offset: 9, at: at}}}},
+		math.MaxInt32 - 1: {offset: &offset{offset: 5, epoch: -1, at: at}},
+		math.MaxInt32 - 3: {pending: []pending{longest}},
+	}
+	c.apply(map[int32]place{math.MaxInt32: {offset: &offset{offset: 1, at: at}}, math.MaxInt32 - 2: {offset: &offset{offset: 2, at: at}}})
 	b, err := c.encode(changes)
 	if err != nil {
 		t.Fatal(err)
@@ -258,16 +264,22 @@ func TestChunkEncoding(t *testing.T) {
 		t.Fatalf("%d bytes, bounded by %d", len(b), size)
 	}
 	got, err := decodeChunk(chunkOf(metadata.TopicID{}, math.MaxInt32), metadata.Entry{Value: b, ModRevision: 3})
-	if err != nil || got.rev != 3 || len(got.parts) != 3 {
+	if err != nil || got.rev != 3 || len(got.parts) != 4 {
 		t.Fatal(got, err)
 	}
-	if o := got.parts[math.MaxInt32]; *o != *big {
+	if o := got.parts[math.MaxInt32].offset; *o != *big {
 		t.Fatalf("%+v came back as %+v", big, o)
 	}
-	if o := got.parts[math.MaxInt32-1]; o.offset != 5 || o.epoch != -1 || !o.expires.IsZero() {
+	if w := got.parts[math.MaxInt32].pending; len(w) != 2 || w[0].producer != longest.producer || *w[0].offset != *big || w[1].offset.offset != 9 {
+		t.Fatalf("pending: %+v", w)
+	}
+	if o := got.parts[math.MaxInt32-1].offset; o.offset != 5 || o.epoch != -1 || !o.expires.IsZero() {
 		t.Fatalf("%+v", o)
 	}
-	if b, err := c.encode(map[int32]*offset{math.MaxInt32: nil, math.MaxInt32 - 2: nil}); b != nil || err != nil {
+	if at := got.parts[math.MaxInt32-3]; at.offset != nil || len(at.pending) != 1 {
+		t.Fatalf("%+v", at)
+	}
+	if b, err := c.encode(map[int32]place{math.MaxInt32: {}, math.MaxInt32 - 2: {}}); b != nil || err != nil {
 		t.Fatal(b, err)
 	}
 }
