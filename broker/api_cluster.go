@@ -157,7 +157,9 @@ func (s *Server) coordinator(r *Request, kind int8, key string) kmsg.FindCoordin
 	case coordinatorGroup:
 		b, err = s.cfg.Groups.Coordinator(key)
 	case coordinatorTransaction:
-		err = errNoTransactions
+		if err = errNoTransactions; s.cfg.Transactions != nil {
+			b, err = s.cfg.Transactions.TxnCoordinator(key)
+		}
 	default:
 		err = refuse(kerr.InvalidRequest, "this broker has no coordinators of type %d", kind)
 	}

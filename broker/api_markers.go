@@ -7,6 +7,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/tidemark-io/tidemark/broker/coordinator"
+	"github.com/tidemark-io/tidemark/broker/txn"
 	"github.com/tidemark-io/tidemark/metadata"
 	"github.com/tidemark-io/tidemark/tiering"
 	"github.com/tidemark-io/tidemark/tiering/batch"
@@ -26,28 +28,40 @@ func (s *Server) writeTxnMarkers(ctx context.Context, r *Request) finish {
 	parts := s.appendMarkers(ctx, req, deadline)
 	return func(ctx context.Context) (kmsg.Response, error) {
 		s.commit(ctx, parts, deadline, true)
-		resp := kmsg.NewPtrWriteTxnMarkersResponse()
-		resp.Version = r.Version
-		n := 0 // parts has an entry for each topic of each marker
-		for i := range req.Markers {
-			m := kmsg.NewWriteTxnMarkersResponseMarker()
-			m.ProducerID = req.Markers[i].ProducerID
-			for j := range req.Markers[i].Topics {
-				t := kmsg.NewWriteTxnMarkersResponseMarkerTopic()
-				t.Topic = req.Markers[i].Topics[j].Topic
-				for k := range parts[n] {
-					p := kmsg.NewWriteTxnMarkersResponseMarkerTopicPartition()
-					p.Partition = parts[n][k].partition
-					p.ErrorCode = r.code(parts[n][k].err)
-					t.Partitions = append(t.Partitions, p)
-				}
-				m.Topics = append(m.Topics, t)
-				n++
-			}
-			resp.Markers = append(resp.Markers, m)
-		}
-		return resp, nil
+		return markersWritten(req, parts, r.code), nil
 	}
+}
+
+// writeOwnMarkers is writeTxnMarkers for this broker's own coordinator.
+func (s *Server) writeOwnMarkers(ctx context.Context, req *kmsg.WriteTxnMarkersRequest) kmsg.Response {
+	deadline := time.Now().Add(markersWait)
+	parts := s.appendMarkers(ctx, req, deadline)
+	s.commit(ctx, parts, deadline, true)
+	return markersWritten(req, parts, kafkaCode)
+}
+
+func markersWritten(req *kmsg.WriteTxnMarkersRequest, parts [][]produced, code func(error) int16) kmsg.Response {
+	resp := kmsg.NewPtrWriteTxnMarkersResponse()
+	resp.Version = req.Version
+	n := 0 // parts has an entry for each topic of each marker
+	for i := range req.Markers {
+		m := kmsg.NewWriteTxnMarkersResponseMarker()
+		m.ProducerID = req.Markers[i].ProducerID
+		for j := range req.Markers[i].Topics {
+			t := kmsg.NewWriteTxnMarkersResponseMarkerTopic()
+			t.Topic = req.Markers[i].Topics[j].Topic
+			for k := range parts[n] {
+				p := kmsg.NewWriteTxnMarkersResponseMarkerTopicPartition()
+				p.Partition = parts[n][k].partition
+				p.ErrorCode = code(parts[n][k].err)
+				t.Partitions = append(t.Partitions, p)
+			}
+			m.Topics = append(m.Topics, t)
+			n++
+		}
+		resp.Markers = append(resp.Markers, m)
+	}
+	return resp
 }
 
 func (s *Server) appendMarkers(ctx context.Context, req *kmsg.WriteTxnMarkersRequest, deadline time.Time) (parts [][]produced) {
@@ -72,7 +86,7 @@ func (s *Server) appendMarkers(ctx context.Context, req *kmsg.WriteTxnMarkersReq
 			switch {
 			case refusal != nil:
 				err = refusal
-			case err == nil && isInternal(topic.Name):
+			case err == nil && isInternal(topic.Name) && !s.offsets(topic):
 				err = refuse(kerr.InvalidTopicException, "The topic %s is internal.", topic.Name)
 			}
 			list := make([]produced, len(m.Topics[j].Partitions))
@@ -88,10 +102,22 @@ func (s *Server) appendMarkers(ctx context.Context, req *kmsg.WriteTxnMarkersReq
 	return parts
 }
 
+// offsets tells whether markers of a topic are for the coordinator of the groups.
+func (s *Server) offsets(t *metadata.Topic) bool {
+	return t.Name == offsetsTopic && s.cfg.Transactions != nil
+}
+
 // appendMarker writes one marker to one partition.
 func (s *Server) appendMarker(open context.Context, t *metadata.Topic, partition int32, m *kmsg.WriteTxnMarkersRequestMarker) (Appended, error) {
 	if m.ProducerID < 0 || m.ProducerEpoch < 0 {
 		return Appended{}, refuse(kerr.InvalidRequest, "a marker of producer %d at epoch %d", m.ProducerID, m.ProducerEpoch)
+	}
+	if s.offsets(t) {
+		// The coordinator of the groups has what such a marker ends.
+		return Appended{Commit: s.cfg.Transactions.EndOffsets(int(partition), coordinator.OffsetsMarker{
+			Producer:         txn.Producer{ID: m.ProducerID, Epoch: m.ProducerEpoch},
+			CoordinatorEpoch: m.CoordinatorEpoch, Commit: m.Committed, Version: m.TransactionVersion,
+		})}, nil
 	}
 	part, err := s.partition(open, t, partition, -1)
 	if err != nil {

@@ -34,7 +34,7 @@ func (s *Server) apiVersions(_ context.Context, r *Request) finish {
 		k.ApiKey, k.MinVersion, k.MaxVersion = a.key, a.min, a.max
 		resp.ApiKeys = append(resp.ApiKeys, k)
 	}
-	addFeatures(resp)
+	s.addFeatures(resp)
 	slices.SortFunc(resp.ApiKeys, func(a, b kmsg.ApiVersionsResponseApiKey) int { return cmp.Compare(a.ApiKey, b.ApiKey) })
 	return answer(resp)
 }
@@ -47,15 +47,19 @@ type feature struct {
 }
 
 // features are those that clients look at.
-var features = []feature{
-	{"group.version", 1}, // KIP-848, with ConsumerGroupHeartbeat
+func (s *Server) features() []feature {
+	list := []feature{{"group.version", 1}} // KIP-848, with ConsumerGroupHeartbeat
+	if s.cfg.Transactions != nil {
+		list = append(list, feature{"transaction.version", 2}) // KIP-890: epochs are raised by EndTxn
+	}
+	return list
 }
 
 // addFeatures tells the features. Before version 4 no client could read a range
 // that begins at 0, so those are left out there, as Kafka does (KIP-1022).
-func addFeatures(resp *kmsg.ApiVersionsResponse) {
+func (s *Server) addFeatures(resp *kmsg.ApiVersionsResponse) {
 	resp.FinalizedFeaturesEpoch = 1
-	for _, f := range features {
+	for _, f := range s.features() {
 		if resp.Version >= 4 {
 			s := kmsg.NewApiVersionsResponseSupportedFeature()
 			s.Name, s.MinVersion, s.MaxVersion = f.name, 0, f.level

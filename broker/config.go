@@ -33,6 +33,9 @@ type Config struct {
 	// Txns is whom the partitions of a transaction are verified with; nil: there
 	// are no transactions, and what needs them is refused.
 	Txns TxnVerifier
+	// Transactions coordinates transactions; nil: this broker has no coordinator,
+	// and advertises none. With it Txns is not needed.
+	Transactions TransactionCoordinator
 
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer // nil: metrics are kept but not exported
@@ -91,6 +94,9 @@ func setDefault[T comparable](p *T, v T) {
 
 // ensureDefaults fills in what was left zero.
 func (c *Config) ensureDefaults() {
+	if c.Txns == nil && c.Transactions != nil {
+		c.Txns = txnAsker{c.Transactions}
+	}
 	setDefault(&c.Logger, slog.New(slog.DiscardHandler))
 	if c.Registerer == nil {
 		c.Registerer = prometheus.NewRegistry()

@@ -163,10 +163,29 @@ type GroupCoordinator interface {
 	ConsumerGroupDescribe(ctx context.Context, c ClientInfo, req *kmsg.ConsumerGroupDescribeRequest) *kmsg.ConsumerGroupDescribeResponse
 }
 
+// TransactionCoordinator serves the transaction APIs in the same manner.
+type TransactionCoordinator interface {
+	// TxnCoordinator returns the broker that serves a transactional id.
+	TxnCoordinator(transactionalID string) (metadata.Broker, error)
+	// AskTxn asks the coordinator of a transaction, whichever broker that is.
+	AskTxn(ctx context.Context, q coordinator.TxnQuestion) ([]int16, error)
+	// EndOffsets has a marker take effect in a partition of __consumer_offsets.
+	EndOffsets(partition int, m coordinator.OffsetsMarker) *coordinator.Fate
+
+	InitProducerID(ctx context.Context, c ClientInfo, req *kmsg.InitProducerIDRequest) *kmsg.InitProducerIDResponse
+	AddPartitionsToTxn(ctx context.Context, c ClientInfo, req *kmsg.AddPartitionsToTxnRequest) *kmsg.AddPartitionsToTxnResponse
+	AddOffsetsToTxn(ctx context.Context, c ClientInfo, req *kmsg.AddOffsetsToTxnRequest) *kmsg.AddOffsetsToTxnResponse
+	EndTxn(ctx context.Context, c ClientInfo, req *kmsg.EndTxnRequest) *kmsg.EndTxnResponse
+	TxnOffsetCommit(ctx context.Context, c ClientInfo, req *kmsg.TxnOffsetCommitRequest) *kmsg.TxnOffsetCommitResponse
+	DescribeTransactions(ctx context.Context, c ClientInfo, req *kmsg.DescribeTransactionsRequest) *kmsg.DescribeTransactionsResponse
+	ListTransactions(ctx context.Context, c ClientInfo, req *kmsg.ListTransactionsRequest) *kmsg.ListTransactionsResponse
+}
+
 // ClientInfo is who sent a request.
 type ClientInfo = coordinator.ClientInfo
 
 var (
-	_ View             = (*metadata.View)(nil)
-	_ GroupCoordinator = (*coordinator.Coordinator)(nil)
+	_ View                   = (*metadata.View)(nil)
+	_ GroupCoordinator       = (*coordinator.Coordinator)(nil)
+	_ TransactionCoordinator = (*coordinator.Coordinator)(nil)
 )

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/tidemark-io/tidemark/broker/internal/fetchsession"
+	"github.com/tidemark-io/tidemark/broker/internal/producerid"
 )
 
 // Keys of log attributes.
@@ -36,7 +37,7 @@ type Server struct {
 	metrics  *metrics
 	apis     map[int16]*api
 	sessions *fetchsession.Cache
-	pids     *producerIDs
+	pids     *producerid.Source
 	txns     *verifications
 
 	leaderless waits // for topics' leaders
@@ -85,7 +86,7 @@ func New(cfg Config) (*Server, error) {
 	s.drain, s.startDrain = context.WithCancel(context.Background())
 	s.abort, s.startAbort = context.WithCancel(context.Background())
 	s.sessions = fetchsession.NewCache(cfg.FetchSessionsMax)
-	s.pids = newProducerIDs(cfg.Admin)
+	s.pids = producerid.New(cfg.Admin.AllocateProducerIDs)
 	s.txns = newVerifications(cfg.Txns)
 	s.apis = s.table()
 	return s, nil

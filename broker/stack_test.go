@@ -16,6 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/tidemark-io/tidemark/broker/coordinator"
+	"github.com/tidemark-io/tidemark/broker/internal/producerid"
 	"github.com/tidemark-io/tidemark/metadata"
 	"github.com/tidemark-io/tidemark/metadata/mem"
 	"github.com/tidemark-io/tidemark/tiering"
@@ -42,6 +43,7 @@ type stack struct {
 	kv     metadata.KV
 	store  *objects.Store
 	view   *metadata.View
+	groups *coordinator.Coordinator
 	fenced atomic.Bool // the test has the log fenced
 	stop   func()      // ends them and waits
 }
@@ -84,19 +86,24 @@ func startStack(t testing.TB, ln net.Listener, host string, port int32, tune fun
 	log, err := tiering.Open(ctx, tiering.Config{Incarnation: self, Cluster: wal.ClusterID{1}, Store: store, Chains: tiering.NewChains(kv), FlushSpacing: 2 * time.Millisecond})
 	must(err)
 	run(log.Run)
-	groups, err := coordinator.New(coordinator.Config{Incarnation: self, KV: kv, View: view, Logger: slog.New(slog.DiscardHandler)})
+	admin := KVAdmin{KV: kv, Preferred: func(int32) metadata.Incarnation { return self }}
+	peers := NewPeers(self, nil)
+	groups, err := coordinator.New(coordinator.Config{Incarnation: self, KV: kv, View: view, Logger: slog.New(slog.DiscardHandler),
+		Peers: peers, ProducerIDs: producerid.New(admin.AllocateProducerIDs)})
 	must(err)
 	run(groups.Run)
 	run(func(ctx context.Context) error { return leadAll(ctx, kv, view, log, self) })
-	cfg := Config{Self: self, ID: 1, ClusterID: "stack", Listener: ln, Log: TieringLog(log), View: view, Groups: groups, AutoCreateTopics: true,
-		Admin: KVAdmin{KV: kv, Preferred: func(int32) metadata.Incarnation { return self }}}
+	cfg := Config{Self: self, ID: 1, ClusterID: "stack", Listener: ln, Log: TieringLog(log), View: view, Groups: groups, Transactions: groups, AutoCreateTopics: true,
+		Admin: admin}
 	if tune != nil {
 		tune(&cfg)
 	}
 	s, err := New(cfg)
 	must(err)
+	peers.Serve(s)
 	run(s.Run)
-	k.server, k.kv, k.store, k.view, k.stop = s, kv, store, view, func() { cancel(); wg.Wait() }
+	k.server, k.kv, k.store, k.view, k.groups = s, kv, store, view, groups
+	k.stop = func() { cancel(); wg.Wait(); peers.Close() }
 	return k
 }
 

@@ -35,6 +35,7 @@ func (s *Server) table() map[int16]*api {
 		rows = append(rows, &api{key: 27, min: 1, max: 2, start: s.writeTxnMarkers})
 	}
 	rows = append(rows, s.groupTable()...)
+	rows = append(rows, s.txnTable()...)
 	out := make(map[int16]*api, len(rows))
 	for _, a := range rows {
 		out[a.key] = a
@@ -90,6 +91,12 @@ func topError(resp kmsg.Response) int16 {
 	case *kmsg.OffsetDeleteResponse:
 		return r.ErrorCode
 	case *kmsg.ConsumerGroupHeartbeatResponse:
+		return r.ErrorCode
+	case *kmsg.AddOffsetsToTxnResponse:
+		return r.ErrorCode
+	case *kmsg.EndTxnResponse:
+		return r.ErrorCode
+	case *kmsg.ListTransactionsResponse:
 		return r.ErrorCode
 	}
 	return 0

@@ -19,6 +19,7 @@ const (
 	PrefixCoordinators = "coordinators/" // <shard>: Coordinator
 	PrefixGroups       = "groups/"       // <shard>/<group>/...
 	PrefixOffsets      = "offsets/"      // <shard>/<group>/<topicID>/<chunk>
+	PrefixTxns         = "txns/"         // <shard>/<transactional id>
 	PrefixConfigs      = "configs/"      // <type>/<name>: dynamic configs other than a topic's
 	KeyProducerIDs     = "producer-ids"  // next unallocated block
 	KeyIdentity        = "identity"      // Identity
@@ -160,8 +161,9 @@ type Coordinator struct {
 	Epoch       int32       `json:"epoch"`
 }
 
-// GroupShards is the number of group coordinator shards, the partition count
-// of __consumer_offsets in Kafka's defaults.
+// GroupShards is the number of coordinator shards, of groups and of transactions:
+// the partition count of __consumer_offsets and __transaction_state in Kafka's
+// defaults.
 const GroupShards = 50
 
 // Identity ties an etcd prefix to a bucket.

@@ -10,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/tidemark-io/tidemark/broker/txn"
 	"github.com/tidemark-io/tidemark/metadata"
 	"github.com/tidemark-io/tidemark/tiering/failpoint"
 )
@@ -26,28 +27,31 @@ func (c *Coordinator) OffsetCommit(ctx context.Context, _ ClientInfo, req *kmsg.
 		cr.failAll(err)
 		return cr.resp
 	}
-	cm, err := cr.submit()
-	if err != nil {
+	if err := cr.finish(ctx); err != nil {
 		cr.failAll(err)
-		return cr.resp
 	}
-	if cm == nil {
-		return cr.resp
+	return cr.resp
+}
+
+// finish commits what is valid and waits until that is stored. An error is that
+// of all partitions.
+func (cr *commitRequest) finish(ctx context.Context) *kerr.Error {
+	cm, err := cr.submit()
+	if err != nil || cm == nil {
+		return err
 	}
 	if _, ok := await(ctx, cm.done); !ok && !closed(cm.done) {
-		cr.failAll(kerr.CoordinatorNotAvailable) // nobody reads it
-		return cr.resp
+		return kerr.CoordinatorNotAvailable // nobody reads it
 	}
 	if failpoint.Hit(failpoint.GroupBeforeReply) != nil {
-		cr.failAll(kerr.CoordinatorNotAvailable)
-		return cr.resp
+		return kerr.CoordinatorNotAvailable
 	}
 	for _, v := range cr.valid {
 		if *v.code == 0 {
 			*v.code = code(cm.failed[chunkOf(v.topic, v.partition.Partition)])
 		}
 	}
-	return cr.resp
+	return nil
 }
 
 func closed(ch <-chan struct{}) bool {
@@ -65,6 +69,10 @@ type commitRequest struct {
 	req   *kmsg.OffsetCommitRequest
 	resp  *kmsg.OffsetCommitResponse
 	valid []commitPartition
+	// producer, when not nil, commits in a transaction that confirmed tells to be
+	// still the one that was asked about. The shard's lock is held.
+	producer  *txn.Producer
+	confirmed func() bool
 }
 
 // commitPartition is a partition that exists; code is its place in the answer.
@@ -131,6 +139,9 @@ func (cr *commitRequest) submit() (*commit, *kerr.Error) {
 	if err != nil {
 		return nil, err
 	}
+	if cr.confirmed != nil && !cr.confirmed() {
+		return nil, kerr.CoordinatorLoadInProgress
+	}
 	if e == nil {
 		if e, err = cr.newGroup(sh, now); err != nil {
 			return nil, err
@@ -138,7 +149,12 @@ func (cr *commitRequest) submit() (*commit, *kerr.Error) {
 	}
 	// A group made for a commit that is then refused is forgotten again.
 	defer sh.arm(e)
-	accepts, err := e.acceptsCommit(now, cr.req)
+	var accepts func(metadata.TopicPartition) bool
+	if cr.producer != nil {
+		err = e.acceptsTxnCommit(now, cr.req)
+	} else {
+		accepts, err = e.acceptsCommit(now, cr.req)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -151,7 +167,21 @@ func (cr *commitRequest) submit() (*commit, *kerr.Error) {
 	if len(changes) == 0 {
 		return nil, nil
 	}
-	return sh.submit(e, changes)
+	cm, err := sh.submit(e, changes)
+	if err == nil && cr.producer != nil {
+		for _, ch := range changes {
+			sh.pending.note(cr.producer.ID, pendingRef{e, ch.id})
+		}
+	}
+	return cm, err
+}
+
+// acceptsTxnCommit checks a commit in a transaction against the group (KIP-447).
+func (e *entry) acceptsTxnCommit(now time.Time, req *kmsg.OffsetCommitRequest) *kerr.Error {
+	if e.k != nil {
+		return e.k.CommitTxnOffsets(now, req.MemberID, req.InstanceID, req.Generation)
+	}
+	return e.g.CommitTxnOffsets(now, req.MemberID, req.InstanceID, req.Generation)
 }
 
 // acceptsCommit checks a commit against the group. The function it may return
@@ -186,7 +216,7 @@ func (cr *commitRequest) newGroup(sh *shard, now time.Time) (*entry, *kerr.Error
 	switch {
 	case cr.req.Generation < 0:
 		return sh.findOrCreate(cr.req.Group, now)
-	case cr.req.Version >= 9:
+	case cr.req.Version >= 9 && cr.producer == nil:
 		return nil, kerr.GroupIDNotFound
 	}
 	return nil, kerr.IllegalGeneration
@@ -220,7 +250,7 @@ func (cr *commitRequest) changes(now time.Time) (changes []change, good bool) {
 		if cr.req.Version <= 4 && cr.req.RetentionTimeMillis >= 0 {
 			o.expires = now.Add(time.Duration(min(cr.req.RetentionTimeMillis, retentionMillisMax)) * time.Millisecond)
 		}
-		changes[i].parts[v.partition.Partition] = edit{offset: o}
+		changes[i].parts[v.partition.Partition] = edit{offset: o, producer: cr.producer}
 	}
 	return changes, good
 }

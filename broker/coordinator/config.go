@@ -26,10 +26,16 @@ type View interface {
 	// Topics returns all topics by name, the same slice until one changes.
 	Topics() []*metadata.Topic
 	Broker(i metadata.Incarnation) (metadata.Broker, bool)
+	Partition(tp metadata.TopicPartition) (*metadata.Partition, bool)
 	// Config returns the dynamic configs of a resource.
 	Config(kind, name string) map[string]string
 	// WaitRevision returns once the view has everything up to rev.
 	WaitRevision(ctx context.Context, rev int64) error
+}
+
+// ProducerIDs hands out producer ids that nobody else gets.
+type ProducerIDs interface {
+	Get(ctx context.Context) (int64, error)
 }
 
 // Config is what a Coordinator is made of. Zero limits take their defaults.
@@ -48,6 +54,18 @@ type Config struct {
 	// GroupsPerShardMax bounds the groups of one shard, so that joins with
 	// ever new ids cannot fill memory.
 	GroupsPerShardMax int
+
+	// Peers and ProducerIDs are for transactions. Without them there are none.
+	Peers       Peers
+	ProducerIDs ProducerIDs
+	// TransactionTimeoutMax bounds what producers may ask for
+	// (transaction.max.timeout.ms).
+	TransactionTimeoutMax time.Duration
+	// TransactionalIDExpiration is how long a transactional id is remembered that
+	// nobody uses (transactional.id.expiration.ms).
+	TransactionalIDExpiration time.Duration
+	// TxnsPerShardMax bounds the transactional ids of one shard.
+	TxnsPerShardMax int
 
 	// OffsetsLog, when not nil, is given a copy of what is committed, at most
 	// MirrorInterval later: a commit that waits is copied with those that come
@@ -98,6 +116,9 @@ func (c *Config) ensureDefaults() {
 	}
 	c.Consumer.EnsureDefaults()
 	orDefault(&c.GroupsPerShardMax, 20_000)
+	orDefault(&c.TxnsPerShardMax, 20_000)
+	orDefault(&c.TransactionTimeoutMax, 15*time.Minute)
+	orDefault(&c.TransactionalIDExpiration, 7*24*time.Hour)
 	orDefault(&c.MirrorInterval, time.Second)
 	orDefault(&c.MirrorRefresh, 6*time.Hour)
 	orDefault(&c.OffsetMetadataMax, 4096)
@@ -125,6 +146,12 @@ func (c *Config) validate() error {
 	if c.KV == nil || c.View == nil || c.Incarnation == 0 {
 		errs = append(errs, errors.New("a coordinator needs a store, a view and an incarnation"))
 	}
+	if (c.Peers == nil) != (c.ProducerIDs == nil) {
+		errs = append(errs, errors.New("transactions need both peers and producer ids"))
+	}
+	if c.TransactionTimeoutMax < 0 || c.TransactionalIDExpiration < 0 {
+		errs = append(errs, fmt.Errorf("transaction timeout limit %s and transactional id expiration %s must not be negative", c.TransactionTimeoutMax, c.TransactionalIDExpiration))
+	}
 	if c.OffsetMetadataMax < 0 || c.OffsetMetadataMax > 64<<10 {
 		errs = append(errs, fmt.Errorf("offset metadata limit %d is not within 0 and 65536", c.OffsetMetadataMax))
 	}
@@ -144,6 +171,9 @@ const (
 	logRevision = "revision"
 	logError    = "error"
 	logGroups   = "groups"
+	logTxn      = "transactional_id"
+	logTxns     = "transactional_ids"
+	logProducer = "producer_id"
 	logKey      = "key"
 	logTook     = "took"
 	logReason   = "reason"

@@ -40,6 +40,8 @@ type Coordinator struct {
 	poked       chan struct{}
 	images      images
 	mirror      mirror
+	txnWriter   txnWriter
+	markers     markers
 	draining    atomic.Bool
 	sweeping    atomic.Bool
 	// writes ends, by cutWrites, when accepted writes have had their time.
@@ -71,6 +73,7 @@ func New(cfg Config) (*Coordinator, error) {
 		c.shards[i].waiters = map[group.Ticket]chan group.Reply{}
 	}
 	c.committer.c, c.verifier.c = c, c
+	c.txnWriter.c, c.markers.c, c.markers.dests = c, c, map[metadata.Incarnation]*markerDest{}
 	c.mirror.c, c.mirror.poked = c, make(chan struct{}, 1)
 	c.writes, c.cutWrites = context.WithCancel(context.Background())
 	var err error
@@ -118,6 +121,7 @@ func (c *Coordinator) close() {
 	c.life.open = false
 	c.life.Unlock()
 	c.committer.stop()
+	c.txnWriter.stop()
 	c.life.wg.Wait()
 	c.cutWrites()
 }
@@ -136,7 +140,7 @@ func (c *Coordinator) dropAll() {
 // is answered with NOT_COORDINATOR. Nothing is served afterwards.
 func (c *Coordinator) ReleaseAll(ctx context.Context) error {
 	c.draining.Store(true)
-	err := c.committer.drain(ctx)
+	err := errors.Join(c.committer.drain(ctx), c.txnWriter.drain(ctx))
 	for err == nil && c.writing() {
 		// Group writes end within their deadline; the semaphore's freeing
 		// tells when, and taking every place means that none is under way.

@@ -25,6 +25,7 @@ func (c *Coordinator) sweep() {
 }
 
 func (sh *shard) sweep(ctx context.Context) {
+	sh.expireTxns(time.Now())
 	gone, ok := sh.goneTopics(ctx)
 	if !ok {
 		return

@@ -29,6 +29,7 @@ type fakeView struct {
 	// sorted are the topics by name until one changes.
 	sorted  []*metadata.Topic
 	configs map[string]map[string]string
+	leaders map[metadata.TopicPartition]metadata.Incarnation
 }
 
 func (v *fakeView) Topics() []*metadata.Topic {
@@ -41,6 +42,13 @@ func (v *fakeView) Topics() []*metadata.Topic {
 		slices.SortFunc(v.sorted, func(a, b *metadata.Topic) int { return strings.Compare(a.Name, b.Name) })
 	}
 	return v.sorted
+}
+
+func (v *fakeView) Partition(tp metadata.TopicPartition) (*metadata.Partition, bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	p, ok := v.leaders[tp]
+	return &metadata.Partition{Owners: []metadata.Owner{{Incarnation: p}}}, ok
 }
 
 func (v *fakeView) Config(kind, name string) map[string]string {

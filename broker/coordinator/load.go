@@ -31,10 +31,10 @@ func (sh *shard) load(term uint64, void bool) {
 	ctx := sh.c.life.ctx
 	began := time.Now()
 	for attempt := 0; ; attempt++ {
-		rev, groups, err := sh.read(ctx, void)
+		rev, l, err := sh.read(ctx, void)
 		if err == nil || errors.Is(err, errFenced) {
 			sh.c.metrics.loads.WithLabelValues(outcomeLabel(err)).Inc()
-			sh.loaded(term, rev, groups, err == nil, time.Since(began))
+			sh.loaded(term, rev, l, err == nil, time.Since(began))
 			return
 		}
 		sh.c.metrics.loads.WithLabelValues("error").Inc()
@@ -51,9 +51,9 @@ func (sh *shard) loading(term uint64) bool {
 	return sh.term == term && sh.state == shardLoading
 }
 
-// loaded makes the groups count, or with ours false notes that the shard has
+// loaded makes what was loaded count, or with ours false notes that the shard has
 // another coordinator at rev.
-func (sh *shard) loaded(term uint64, rev int64, groups map[string]*entry, ours bool, took time.Duration) {
+func (sh *shard) loaded(term uint64, rev int64, l *loader, ours bool, took time.Duration) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	if sh.term != term || sh.state != shardLoading {
@@ -64,22 +64,27 @@ func (sh *shard) loaded(term uint64, rev int64, groups map[string]*entry, ours b
 		sh.state, sh.floor = shardNone, max(sh.floor, rev)
 		return
 	}
-	sh.state, sh.rev, sh.groups = shardActive, rev, groups
-	for _, e := range groups {
+	sh.state, sh.rev, sh.epoch, sh.groups, sh.txns = shardActive, rev, l.epoch, l.entries, l.txns
+	sh.pending = newPendings()
+	sh.pending.load(sh.groups)
+	for _, e := range sh.groups {
 		sh.arm(e)
+	}
+	for _, e := range sh.txns {
+		sh.follow(e)
 	}
 	sh.c.mirror.began(sh)
 	sh.c.metrics.loadTime.Observe(took.Seconds())
 	sh.c.log.Debug("coordinator shard loaded", slog.Int(logShard, sh.id), slog.Int64(logRevision, rev),
-		slog.Int(logGroups, len(groups)), slog.Duration(logTook, took))
+		slog.Int(logGroups, len(l.entries)), slog.Int(logTxns, len(l.txns)), slog.Duration(logTook, took))
 }
 
-// read reads the shard's groups. Whatever it finds is final but for our own
+// read reads the shard's groups and transactions. Whatever it finds is final but for our own
 // writes, because the shard key is read first: later writes of others are void.
-func (sh *shard) read(ctx context.Context, void bool) (int64, map[string]*entry, error) {
+func (sh *shard) read(ctx context.Context, void bool) (int64, *loader, error) {
 	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
 	defer cancel()
-	rev, err := sh.claim(ctx, void)
+	rev, epoch, err := sh.claim(ctx, void)
 	if err != nil {
 		return rev, nil, err
 	}
@@ -91,55 +96,60 @@ func (sh *shard) read(ctx context.Context, void bool) (int64, map[string]*entry,
 	if err != nil {
 		return 0, nil, fmt.Errorf("read offsets: %w", err)
 	}
+	txns, _, err := sh.c.cfg.KV.Range(ctx, txnsPrefix(sh.id))
+	if err != nil {
+		return 0, nil, fmt.Errorf("read transactions: %w", err)
+	}
 	// The groups were made under topics that are no newer than these.
 	if err := sh.c.cfg.View.WaitRevision(ctx, groupsRev); err != nil {
 		return 0, nil, fmt.Errorf("wait for the view: %w", err)
 	}
 	img := sh.c.image()
-	l := loader{sh: sh, now: time.Now(), entries: map[string]*entry{}, img: img, match: matcher(img)}
+	l := &loader{sh: sh, epoch: epoch, now: time.Now(), entries: map[string]*entry{}, img: img, match: matcher(img)}
 	l.loadGroups(groups)
 	l.loadOffsets(offsets)
-	return rev, l.entries, nil
+	l.txns = sh.loadTxns(txns)
+	return rev, l, nil
 }
 
 // loadTimeout bounds one attempt to read a shard: thousands of groups in pages.
 const loadTimeout = 30 * time.Second
 
-// claim returns the revision of the shard key, if it names us. With void the key
+// claim returns the revision of the shard key and its epoch, if it names us. With void the key
 // is first written again: a write begun under an older revision fails from
 // then on, however late it arrives.
-func (sh *shard) claim(ctx context.Context, void bool) (int64, error) {
+func (sh *shard) claim(ctx context.Context, void bool) (rev int64, epoch int32, err error) {
 	key := metadata.CoordinatorKey(sh.id)
 	for attempt := 0; ; attempt++ {
 		entries, _, err := sh.c.cfg.KV.Get(ctx, key)
 		if err != nil {
-			return 0, fmt.Errorf("read %s: %w", key, err)
+			return 0, 0, fmt.Errorf("read %s: %w", key, err)
 		}
 		e := entries[0]
 		var owner metadata.Coordinator
 		if e.Exists() {
 			if err := json.Unmarshal(e.Value, &owner); err != nil {
-				return 0, fmt.Errorf("decode %s: %w", key, err)
+				return 0, 0, fmt.Errorf("decode %s: %w", key, err)
 			}
 		}
 		if owner.Incarnation != sh.c.cfg.Incarnation {
-			return e.ModRevision, errFenced
+			return e.ModRevision, 0, errFenced
 		}
 		if !void {
-			return e.ModRevision, nil
+			return e.ModRevision, owner.Epoch, nil
 		}
 		res, err := sh.c.cfg.KV.Txn(ctx, metadata.Txn{
 			If:   []metadata.Cond{{Key: key, ModRevision: e.ModRevision}},
 			Then: []metadata.Op{metadata.Put(key, e.Value)},
 		})
 		if err == nil && res.Succeeded {
-			return res.Revision, nil
+			return res.Revision, owner.Epoch, nil
 		}
 		if err != nil && !isAmbiguous(err) {
-			return 0, fmt.Errorf("renew %s: %w", key, err)
+			return 0, 0, fmt.Errorf("renew %s: %w", key, err)
 		}
 		if !pause(ctx, attempt) {
-			return 0, fmt.Errorf("renew %s: %w", key, errors.Join(err, ctx.Err()))
+			return 0, 0, fmt.Errorf("renew %s: %w", key, errors.Join(err, ctx.Err()))
 		}
 	}
 }
@@ -148,7 +158,9 @@ func (sh *shard) claim(ctx context.Context, void bool) (int64, error) {
 type loader struct {
 	sh      *shard
 	now     time.Time
+	epoch   int32
 	entries map[string]*entry
+	txns    map[string]*txnEntry
 	img     *consumer.Image
 	match   func(regex string) consumer.Matches
 }

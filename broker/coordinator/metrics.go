@@ -22,6 +22,13 @@ type metrics struct {
 	offsetsGone  prometheus.Counter
 	verifyRounds prometheus.Counter
 	mirrored     prometheus.Counter
+
+	txnStates      *prometheus.CounterVec
+	txnTimeouts    prometheus.Counter
+	txnWriteStates prometheus.Histogram
+	txnComplete    prometheus.Histogram
+	markers        *prometheus.CounterVec
+	markerRequests prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer, c *Coordinator) (*metrics, error) {
@@ -47,7 +54,9 @@ func newMetrics(reg prometheus.Registerer, c *Coordinator) (*metrics, error) {
 		mirrored:     prometheus.NewCounter(prometheus.CounterOpts{Name: "tidemark_group_mirrored_records_total", Help: "Records copied into __consumer_offsets."}),
 		verifyRounds: prometheus.NewCounter(prometheus.CounterOpts{Name: "tidemark_group_ownership_checks_total", Help: "Reads of shard keys before committed offsets are told."}),
 	}
+	m.transactions(seconds, sizes)
 	for _, col := range []prometheus.Collector{
+		m.txnStates, m.txnTimeouts, m.txnWriteStates, m.txnComplete, m.markers, m.markerRequests,
 		m.rebalances, m.commits, m.commitTime, m.txns, m.txnTime, m.txnOps, m.txnCommits,
 		m.loads, m.loadTime, m.offsetsGone, m.verifyRounds, m.mirrored, &stateCollector{c: c},
 	} {
@@ -56,6 +65,16 @@ func newMetrics(reg prometheus.Registerer, c *Coordinator) (*metrics, error) {
 		}
 	}
 	return m, nil
+}
+
+func (m *metrics) transactions(seconds, sizes []float64) {
+	name := func(n string) string { return "tidemark_transaction_" + n }
+	m.txnStates = prometheus.NewCounterVec(prometheus.CounterOpts{Name: name("states_total"), Help: "States of transactional ids that were stored, by state."}, []string{"state"})
+	m.txnTimeouts = prometheus.NewCounter(prometheus.CounterOpts{Name: name("timeouts_total"), Help: "Transactions aborted because their time was up."})
+	m.txnWriteStates = prometheus.NewHistogram(prometheus.HistogramOpts{Name: name("write_states"), Help: "States that share a metadata transaction.", Buckets: sizes})
+	m.txnComplete = prometheus.NewHistogram(prometheus.HistogramOpts{Name: name("complete_seconds"), Help: "Time from a stored outcome to the end of the transaction everywhere.", Buckets: seconds})
+	m.markers = prometheus.NewCounterVec(prometheus.CounterOpts{Name: name("markers_total"), Help: "Markers answered by partitions, by outcome."}, []string{"outcome"})
+	m.markerRequests = prometheus.NewCounter(prometheus.CounterOpts{Name: name("marker_requests_total"), Help: "Requests with markers that were sent."})
 }
 
 func (m *metrics) txn(took time.Duration, err error) {

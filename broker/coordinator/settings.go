@@ -26,6 +26,8 @@ func (c *Coordinator) Settings() map[string]string {
 		"group.consumer.min.heartbeat.interval.ms":  millis(k.HeartbeatIntervalMin),
 		"group.consumer.min.session.timeout.ms":     millis(k.SessionTimeoutMin),
 		"group.consumer.session.timeout.ms":         millis(k.SessionTimeout),
+		"transaction.max.timeout.ms":                millis(c.cfg.TransactionTimeoutMax),
+		"transactional.id.expiration.ms":            millis(c.cfg.TransactionalIDExpiration),
 		"offset.metadata.max.bytes":                 strconv.Itoa(c.cfg.OffsetMetadataMax),
 		"offsets.retention.check.interval.ms":       millis(c.cfg.OffsetsRetentionCheck),
 		"offsets.retention.minutes":                 strconv.FormatInt(int64(c.cfg.OffsetsRetention/time.Minute), 10),

@@ -31,8 +31,12 @@ type shard struct {
 	// rev is the shard key's revision that an active shard was loaded under.
 	rev int64
 	// floor: what a view tells of revisions up to it is no news.
-	floor   int64
+	floor int64
+	// epoch is the shard key's, in the markers of an active shard's transactions.
+	epoch   int32
 	groups  map[string]*entry
+	txns    map[string]*txnEntry
+	pending pendings
 	tickets group.Ticket
 	waiters map[group.Ticket]chan group.Reply
 }
@@ -272,7 +276,12 @@ func (sh *shard) drop(err *kerr.Error) {
 			e.deletion.done <- err
 		}
 	}
-	sh.groups = nil
+	for _, e := range sh.txns {
+		if e.timer != nil {
+			e.timer.Stop()
+		}
+	}
+	sh.groups, sh.txns, sh.pending = nil, nil, pendings{}
 	clear(sh.waiters)
 }
 

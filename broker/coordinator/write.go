@@ -193,8 +193,10 @@ const (
 
 // pause waits before attempt n+1, longer each time, and reports false if ctx
 // ended instead.
-func pause(ctx context.Context, n int) bool {
-	d := min(pauseMin<<min(n, 10), pauseMax)
+func pause(ctx context.Context, n int) bool { return pauseUpTo(ctx, n, pauseMax) }
+
+func pauseUpTo(ctx context.Context, n int, most time.Duration) bool {
+	d := min(pauseMin<<min(n, 10), most)
 	d = d/2 + jitter.N(d/2+1) // apart from others who failed at the same moment
 	t := time.NewTimer(d)
 	defer t.Stop()

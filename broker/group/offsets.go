@@ -35,6 +35,27 @@ func (g *Group) CommitOffsets(now time.Time, id string, instance *string, genera
 	return nil
 }
 
+// CommitTxnOffsets decides whether offsets may be committed in a transaction. Old
+// producers name no member; one that does must be in the group's generation
+// (KIP-447). In the middle of a rebalance its commit is welcome: the transaction
+// began before.
+func (g *Group) CommitTxnOffsets(now time.Time, id string, instance *string, generation int32) *kerr.Error {
+	g.begin(now)
+	switch {
+	case g.state == Dead:
+		return kerr.CoordinatorNotAvailable
+	case generation < 0 && (g.state == Empty || id == "" && instance == nil):
+		return nil
+	}
+	if err := g.validateMember(id, instance); err != nil {
+		return err
+	}
+	if generation != g.generation {
+		return kerr.IllegalGeneration
+	}
+	return nil
+}
+
 // DeleteOffsets decides whether offsets may be deleted at all; Subscribed then
 // says for which topics.
 func (g *Group) DeleteOffsets() *kerr.Error {

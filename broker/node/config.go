@@ -32,7 +32,8 @@ type Config struct {
 	Single bool
 	// Listen opens the listeners of one incarnation; peers is nil if Single.
 	Listen func() (clients, peers net.Listener, err error)
-	// DialPeer connects to another broker's peer listener; nil means TCP.
+	// DialPeer connects to another broker, to its peer listener or to that for
+	// clients; nil means TCP.
 	DialPeer func(ctx context.Context, addr string) (net.Conn, error)
 
 	FlushSpacing    time.Duration // 0: as short as possible
@@ -47,6 +48,9 @@ type Config struct {
 	// its defaults.
 	Consumer         consumer.Config
 	OffsetsRetention time.Duration
+	// TransactionTimeoutMax and TransactionalIDExpiration are as well.
+	TransactionTimeoutMax     time.Duration
+	TransactionalIDExpiration time.Duration
 	// OffsetsTopicInterval is how long a commit may wait to be copied into
 	// __consumer_offsets; 0: it is not.
 	OffsetsTopicInterval time.Duration

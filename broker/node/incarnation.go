@@ -14,6 +14,7 @@ import (
 	"github.com/tidemark-io/tidemark/broker/cluster"
 	"github.com/tidemark-io/tidemark/broker/coordinator"
 	"github.com/tidemark-io/tidemark/broker/group"
+	"github.com/tidemark-io/tidemark/broker/internal/producerid"
 	"github.com/tidemark-io/tidemark/metadata"
 	"github.com/tidemark-io/tidemark/tiering"
 )
@@ -38,6 +39,7 @@ type Incarnation struct {
 	log     *tiering.Log
 	node    *cluster.Node
 	groups  *coordinator.Coordinator
+	peers   *broker.Peers
 	server  *broker.Server
 	topics  atomic.Uint32 // created here, to spread their first leaders
 }
@@ -58,6 +60,7 @@ func runIncarnation(ctx context.Context, cfg *Config) error {
 		// Told to stop before it led anything: there is nothing to hand over.
 		return unlessStopped(ctx, err)
 	}
+	defer i.peers.Close()
 	cfg.Attach(i)
 	defer cfg.Attach(nil)
 	return i.run(ctx)
@@ -138,7 +141,12 @@ func (i *Incarnation) assemble(ctx context.Context, clients, peers net.Listener)
 	if cfg.OffsetsTopicInterval > 0 {
 		offsets = broker.OffsetsLog{Log: broker.TieringLog(i.log), View: i.view, KV: cfg.KV}
 	}
+	i.peers = broker.NewPeers(inc, cfg.DialPeer)
 	i.groups, err = coordinator.New(coordinator.Config{
+		Peers: i.peers, ProducerIDs: producerid.New(func(ctx context.Context, n int64) (int64, error) {
+			return metadata.AllocateProducerIDs(ctx, cfg.KV, n)
+		}),
+		TransactionTimeoutMax: cfg.TransactionTimeoutMax, TransactionalIDExpiration: cfg.TransactionalIDExpiration,
 		Incarnation: inc, KV: cfg.KV, View: i.view, Logger: cfg.Logger, Registerer: i.reg,
 		Group: group.Config{InitialRebalanceDelay: cfg.GroupInitialRebalanceDelay}, Consumer: cfg.Consumer,
 		OffsetsRetention: cfg.OffsetsRetention, OffsetsLog: offsets, MirrorInterval: cfg.OffsetsTopicInterval,
@@ -148,10 +156,13 @@ func (i *Incarnation) assemble(ctx context.Context, clients, peers net.Listener)
 	}
 	i.server, err = broker.New(broker.Config{
 		Self: inc, ID: i.session.Broker().ID, ClusterID: cfg.Identity.ClusterID, Listener: clients,
-		Log: broker.TieringLog(i.log), View: i.view, Admin: broker.KVAdmin{KV: cfg.KV, Preferred: i.firstLeader()}, Groups: i.groups,
+		Log: broker.TieringLog(i.log), View: i.view, Admin: broker.KVAdmin{KV: cfg.KV, Preferred: i.firstLeader()}, Groups: i.groups, Transactions: i.groups,
 		Logger: cfg.Logger, Registerer: i.reg, Tracer: cfg.Tracer,
 		AutoCreateTopics: cfg.AutoCreateTopics, DefaultPartitions: cfg.DefaultPartitions, Settings: i.groups.Settings(),
 	})
+	if err == nil {
+		i.peers.Serve(i.server)
+	}
 	return err
 }
 

@@ -63,6 +63,9 @@ const (
 	GroupBeforeTxn   Point = "group_before_txn" // of group state and offsets
 	GroupAfterTxn    Point = "group_after_txn"
 	GroupBeforeReply Point = "group_before_reply" // of an offset commit that is stored; error: COORDINATOR_NOT_AVAILABLE
+
+	TxnPrepared Point = "txn_prepared" // the outcome is stored, no marker sent; error: it is tried again
+	TxnMarked   Point = "txn_marked"   // every marker is durable, the end is not stored; error: the same
 )
 
 // Points are all of them, in the order of their paths.
@@ -73,7 +76,7 @@ var points = []Point{
 	BeforePage, CheckpointMid, BeforeTxn, AfterTxn, BeforeEnd, AfterEnd, BeforeClaim, AfterClaim,
 	BeforeRelease, AfterRelease, BeforeFence, AfterFence, AfterSeal, BeforeOpen, AfterOpen, BeforeClose,
 	BeforeSegment, AfterSegment, AfterAdd, BeforeTrim, AfterTrim, BeforeDelete,
-	GroupBeforeTxn, GroupAfterTxn, GroupBeforeReply,
+	GroupBeforeTxn, GroupAfterTxn, GroupBeforeReply, TxnPrepared, TxnMarked,
 }
 
 // ErrInjected is wrapped by every error that a point makes.

@@ -44,6 +44,26 @@ func (g *Group) CommitOffsets(now time.Time, id string, epoch int32, version int
 	return func(tp metadata.TopicPartition) bool { return m.since(tp) <= epoch }, nil
 }
 
+// CommitTxnOffsets decides whether offsets may be committed in a transaction. Old
+// producers name no member; one that does must be in its epoch (KIP-447).
+func (g *Group) CommitTxnOffsets(now time.Time, id string, instance *string, epoch int32) *kerr.Error {
+	g.begin(now)
+	switch {
+	case g.dead:
+		return kerr.CoordinatorNotAvailable
+	case epoch < 0 && (len(g.members) == 0 || id == "" && instance == nil):
+		return nil
+	}
+	m := g.members[id]
+	switch {
+	case m == nil:
+		return kerr.UnknownMemberID
+	case epoch != m.Epoch:
+		return kerr.IllegalGeneration
+	}
+	return nil
+}
+
 // since is the epoch from which on m has had tp.
 func (m *Member) since(tp metadata.TopicPartition) int32 {
 	for _, held := range [][]Held{m.Assigned, m.Revoking} {
