@@ -32,7 +32,8 @@ func (s *Server) txnTable() []*api {
 		return nil
 	}
 	return []*api{
-		{key: 24, min: 0, max: 5, lane: changes, start: grouped(t.AddPartitionsToTxn)},
+		// Of other brokers, which ask about many transactions over one connection.
+		{key: 24, min: 0, max: 5, start: grouped(t.AddPartitionsToTxn)},
 		{key: 25, min: 0, max: 4, lane: changes, start: grouped(t.AddOffsetsToTxn)},
 		{key: 26, min: 0, max: 5, lane: changes, start: grouped(t.EndTxn)},
 		{key: 28, min: 0, max: 6, lane: changes, start: grouped(t.TxnOffsetCommit)},

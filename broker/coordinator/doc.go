@@ -1,7 +1,8 @@
 // Package coordinator runs the groups of the shards that this broker
-// coordinates, of the classic protocol and of the consumer protocol (KIP-848):
-// it loads them from the metadata store, drives the state machines of packages
-// group and consumer with requests and time, and makes what they decide durable.
+// coordinates, of the classic protocol and of the consumer protocol (KIP-848), and
+// their transactional ids: it loads them from the metadata store, drives the
+// state machines of packages group, consumer and txn with requests and time, and
+// makes what they decide durable.
 //
 // Words:
 //
@@ -19,7 +20,8 @@
 //
 //	groups/<shard>/<group>/h                  header: protocol, generation or epochs, members
 //	groups/<shard>/<group>/m/<n>/<part>       one member, in parts of at most 256 KiB
-//	offsets/<shard>/<group>/<topic id>/<c>    one chunk
+//	offsets/<shard>/<group>/<topic id>/<c>    one chunk, with the pending offsets of transactions
+//	txns/<shard>/<transactional id>           one transactional id, percent-encoded as well
 //
 // Member keys are written before the header that names them and are never
 // written again under the same number; what no header names does not count. So
@@ -35,6 +37,15 @@
 // A state is written when the commits accepted before it are decided, so that
 // none of a former owner succeeds once another has the partition. If a consumer
 // group's state cannot be stored, the group goes back to the one that is.
+//
+// # Transactions
+//
+// A state of a transactional id counts when it is stored: requests wait for the
+// one that is being written and decide on what it left. A prepared transaction has
+// a goroutine that sends its markers until all are answered, and then stores the
+// end; it ends with the shard's term. A marker for a shard's groups ends what is
+// pending of its producer, behind the commits that were accepted before, and voids
+// the answers of coordinators that are on their way to later ones.
 //
 // # __consumer_offsets
 //
@@ -54,7 +65,7 @@
 //
 // # Locks
 //
-// shard.mu guards a shard and all its groups. The committer's lock, the mirror's
-// and the one of the images are taken after it, never before. No lock is held
+// shard.mu guards a shard and all it has. The locks of the committer, the writer of
+// transactions, the mirror and the images are taken after it, never before. No lock is held
 // across a call to the store or the log, nor while expressions are matched.
 package coordinator

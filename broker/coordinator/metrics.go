@@ -52,7 +52,7 @@ func newMetrics(reg prometheus.Registerer, c *Coordinator) (*metrics, error) {
 		loadTime:     histogram("shard_load_seconds", "Time to load a coordinator shard.", seconds),
 		offsetsGone:  prometheus.NewCounter(prometheus.CounterOpts{Name: "tidemark_group_offsets_expired_total", Help: "Committed offsets removed because of their age or because their topic is gone."}),
 		mirrored:     prometheus.NewCounter(prometheus.CounterOpts{Name: "tidemark_group_mirrored_records_total", Help: "Records copied into __consumer_offsets."}),
-		verifyRounds: prometheus.NewCounter(prometheus.CounterOpts{Name: "tidemark_group_ownership_checks_total", Help: "Reads of shard keys before committed offsets are told."}),
+		verifyRounds: prometheus.NewCounter(prometheus.CounterOpts{Name: "tidemark_group_ownership_checks_total", Help: "Reads of shard keys before committed offsets, or what is known of transactions, are told."}),
 	}
 	m.transactions(seconds, sizes)
 	for _, col := range []prometheus.Collector{

@@ -174,7 +174,7 @@ func (sh *shard) putTxn(e *txnEntry, next *txn.Txn) <-chan *kerr.Error {
 	}
 	if next.State != txn.Dead {
 		value := encodeTxn(next)
-		if len(value)+3*len(key) > chunkBytesMax {
+		if next.State == txn.Ongoing && len(value)+3*len(key) > chunkBytesMax {
 			return told(kerr.TransactionAbortable) // more partitions than one may have
 		}
 		op.op = metadata.Put(key, value)

@@ -59,6 +59,8 @@ type Config struct {
 	ConsumerHeartbeatInterval  time.Duration
 	ConsumerMigrationPolicy    string
 	OffsetsRetention           time.Duration
+	TransactionTimeoutMax      time.Duration
+	TransactionalIDExpiration  time.Duration
 	OffsetsTopicInterval       time.Duration
 
 	// How it is observed and stopped.
@@ -115,6 +117,8 @@ func defaultConfig() *Config {
 		ConsumerMigrationPolicy:    "bidirectional",  // group.consumer.migration.policy
 		OffsetsTopicInterval:       time.Second,
 		OffsetsRetention:           7 * 24 * time.Hour, // offsets.retention.minutes
+		TransactionTimeoutMax:      15 * time.Minute,   // transaction.max.timeout.ms
+		TransactionalIDExpiration:  7 * 24 * time.Hour, // transactional.id.expiration.ms
 		LogLevel:                   slog.LevelInfo,
 		LogFormat:                  "text",
 		DrainTimeout:               4 * time.Second, // leaves a second of the five a Ctrl-C may take

@@ -161,6 +161,8 @@ func (c *Config) validateTuning() error {
 	within("group-consumer-heartbeat-interval", c.ConsumerHeartbeatInterval, 10*time.Millisecond, c.ConsumerSessionTimeout-1)
 	within("offsets-topic-interval", c.OffsetsTopicInterval, 0, time.Hour)
 	within("offsets-retention", c.OffsetsRetention, time.Minute, 100*365*24*time.Hour)
+	within("transaction-max-timeout", c.TransactionTimeoutMax, time.Second, 24*24*time.Hour)
+	within("transactional-id-expiration", c.TransactionalIDExpiration, c.TransactionTimeoutMax, 100*365*24*time.Hour)
 	if _, err := consumer.ParseMigration(c.ConsumerMigrationPolicy); err != nil {
 		faults = append(faults, fmt.Errorf("--group-consumer-migration-policy: %w", err))
 	}

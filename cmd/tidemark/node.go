@@ -45,6 +45,7 @@ func (b *base) node() (*node.Config, error) {
 			SessionTimeout: cfg.ConsumerSessionTimeout, HeartbeatInterval: cfg.ConsumerHeartbeatInterval, Migration: migration,
 		},
 		OffsetsRetention: cfg.OffsetsRetention, OffsetsTopicInterval: cfg.OffsetsTopicInterval,
+		TransactionTimeoutMax: cfg.TransactionTimeoutMax, TransactionalIDExpiration: cfg.TransactionalIDExpiration,
 		RegisterTimeout: openTimeout, DrainTimeout: cfg.DrainTimeout, Logger: b.log, Tracer: b.tracer,
 	}, nil
 }
