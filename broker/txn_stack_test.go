@@ -199,7 +199,7 @@ func TestReadProcessWrite(t *testing.T) {
 				}
 			}
 			s, err := kgo.NewGroupTransactSession(append(opts, kgo.SeedBrokers(x.addr), kgo.TransactionalID("copier"), kgo.ConsumerGroup("copiers"),
-				kgo.ConsumeTopics("in"), kgo.RequireStableFetchOffsets(), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.DefaultProduceTopic("out"))...)
+				kgo.ConsumeTopics("in"), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.DefaultProduceTopic("out"))...)
 			if err != nil {
 				t.Fatal(err)
 			}
