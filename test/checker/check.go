@@ -20,6 +20,11 @@ type Rules struct {
 	Holes func(topic string) bool
 	// Resets allows positions to be reset, where records are deleted under readers.
 	Resets bool
+	// Copies are topics that transactions copied to others, all of them.
+	Copies []Copy
+	// TxnTimeout is after what time a coordinator aborts a transaction; 0 is a
+	// minute. 10 s later nothing holds the last stable offset back any more.
+	TxnTimeout time.Duration
 	// Audit is the report of the audit, nil if there was none.
 	Audit *audit.Report
 
@@ -36,6 +41,10 @@ type Rules struct {
 	Stuck time.Duration
 }
 
+// Copy is a topic of which every record was copied to another, to the partition
+// of the same number or not.
+type Copy struct{ From, To string }
+
 func (r *Rules) ensureDefaults() {
 	set := func(d *time.Duration, to time.Duration) {
 		if *d == 0 {
@@ -46,6 +55,7 @@ func (r *Rules) ensureDefaults() {
 	set(&r.FirstAck, 15*time.Second)
 	set(&r.Failover, 15*time.Second)
 	set(&r.Stuck, time.Minute)
+	set(&r.TxnTimeout, time.Minute)
 	if r.Holes == nil {
 		r.Holes = func(string) bool { return false }
 	}
@@ -61,8 +71,8 @@ func (v Violation) String() string { return v.ID + " " + names[v.ID] + ": " + v.
 
 var names = map[string]string{
 	"C0": "content", "C1": "lost", "C2": "unseen", "C3": "changed", "C4": "duplicate", "C5": "failed-read",
-	"C8": "int-poll", "C9": "poll", "C10": "order", "C12": "watermarks", "C13": "offsets", "C14": "exclusive",
-	"C16": "storage", "C17": "liveness", "C18": "progress",
+	"C6": "early-read", "C7": "cycle", "C8": "int-poll", "C9": "poll", "C10": "order", "C11": "torn", "C12": "watermarks", "C13": "offsets", "C14": "exclusive",
+	"C15": "copy", "C16": "storage", "C17": "liveness", "C18": "progress",
 }
 
 // shownMax is how many violations of one invariant are spelt out.
@@ -80,6 +90,9 @@ type Verdict struct {
 	// of each kind that were judged.
 	Known, Scans, Watermarks, Fetched, Committed int
 	Faults, Producers, Consumers                 int
+	// Transactions that wrote something, and those of them that were committed for
+	// certain, aborted for certain, and neither; Copied records of C15.
+	Transactions, Commits, Aborts, Copied int
 	// LastsFor is the time of the last event.
 	LastsFor time.Duration
 }
@@ -93,6 +106,10 @@ func (v *Verdict) String() string {
 		v.Counts.Events, v.LastsFor.Round(time.Millisecond), v.Counts.Sends, v.Counts.Acked, v.Counts.Failed,
 		v.Counts.Sends-v.Counts.Acked-v.Counts.Failed, v.Producers, v.Counts.Read, v.Counts.Polls, v.Consumers,
 		v.Known, v.Scans, v.Watermarks, v.Committed, v.Fetched, v.Faults)
+	if v.Transactions > 0 {
+		fmt.Fprintf(&b, "%d transactions (%d committed, %d aborted, %d unknown), %d records copied: ", v.Transactions, v.Commits, v.Aborts,
+			v.Transactions-v.Commits-v.Aborts, v.Copied)
+	}
 	if v.OK() {
 		b.WriteString("nothing broken")
 		return b.String()

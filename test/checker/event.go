@@ -31,8 +31,8 @@ const (
 	FGroup  F = "group" // a member learnt of a stable generation and of its assignment
 	FFault  F = "fault" // invoke: begins; ok: is over
 	FHeal   F = "heal"  // every fault is over
-	FTxn    F = "txn"
-	FNote   F = "note" // for people
+	FTxn    F = "txn"   // the end of a transaction is asked for, and then it has ended
+	FNote   F = "note"  // for people
 )
 
 // Isolation levels as they appear in Event.Isol.
@@ -97,6 +97,9 @@ const (
 	Epochs Mode = "epochs"
 	// Direct consumers read nothing ahead: each poll is a fetch that began with it.
 	Direct Mode = "direct"
+	// Commits and Aborts are what was asked at the end of a transaction.
+	Commits Mode = "commit"
+	Aborts  Mode = "abort"
 )
 
 // Key names a partition.
@@ -124,6 +127,7 @@ var NoMarks = Marks{-1, -1, -1}
 // how it looks in JSON:
 //
 //	s  ["s","t-0",value,offset]          a send; offset -1 while unknown
+//	f  ["f","t-0",value,offset]          the record that a send is a copy of
 //	p  ["p",{"t-0":[[offset,value],…]}]  records read, in the order they came; a bad one is [offset,null,"why"]
 //	w  ["w","t-0",start,lso,hw]          watermarks; -1 where not told
 //	c  ["c","t-0",offset]                a committed offset, written or read; -1 is none
@@ -133,8 +137,8 @@ type Op struct {
 	Kind byte
 	Key  Key
 
-	Value   uint64   // s
-	Offset  int64    // s, c, a; r: from
+	Value   uint64   // s, f
+	Offset  int64    // s, f, c, a; r: from
 	To      int64    // r
 	Records []Record // p
 	Marks   Marks    // w

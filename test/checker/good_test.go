@@ -261,7 +261,7 @@ func TestGoodHistories(t *testing.T) {
 		s.load(2*time.Minute, 0)
 	})
 	f("with transactions the last stable offset stays behind", func(s *story) {
-		s.Add(Event{Proc: "p", Type: Invoke, F: FTxn})
+		s.p.Begin().Send(topic, 0)
 		s.marks(Marks{0, 2, 3})
 	})
 }

@@ -26,8 +26,8 @@ func ParseKey(s string) (Key, error) {
 func (o Op) MarshalJSON() ([]byte, error) {
 	key := strconv.Quote(o.Key.String()) // topic names are ASCII
 	switch o.Kind {
-	case 's':
-		return fmt.Appendf(nil, `["s",%s,%d,%d]`, key, o.Value, o.Offset), nil
+	case 's', 'f':
+		return fmt.Appendf(nil, `["%c",%s,%d,%d]`, o.Kind, key, o.Value, o.Offset), nil
 	case 'p':
 		return o.appendPoll(key), nil
 	case 'w':
@@ -90,7 +90,7 @@ func (o *Op) UnmarshalJSON(data []byte) error {
 func (o *Op) parseNumbers(parts []json.RawMessage) error {
 	var into []any
 	switch o.Kind {
-	case 's':
+	case 's', 'f':
 		into = []any{&o.Value, &o.Offset}
 	case 'w':
 		into = []any{&o.Marks.Start, &o.Marks.LSO, &o.Marks.HW}

@@ -25,8 +25,7 @@ type Judge struct {
 	scans      scans
 	watermarks watermarks
 	groups     groups
-
-	transactions bool // the history has some
+	txns       txns
 }
 
 // table numbers names.
@@ -58,7 +57,7 @@ type ref struct {
 func NewJudge(r Rules) *Judge {
 	r.ensureDefaults()
 	j := &Judge{rules: r, v: Verdict{Broken: make(map[string]int)}}
-	j.records.j, j.order.j, j.readers.j, j.scans.j, j.watermarks.j, j.groups.j = j, j, j, j, j, j
+	j.records.j, j.order.j, j.readers.j, j.scans.j, j.watermarks.j, j.groups.j, j.txns.j = j, j, j, j, j, j, j
 	return j
 }
 
@@ -89,7 +88,7 @@ func (j *Judge) Event(e *Event) {
 		j.groups.stable(e, at)
 		j.readers.control(e, at)
 	case FTxn:
-		j.transactions = true
+		j.txns.end(e, at)
 	case FFault, FHeal:
 		j.faults.event(e, at)
 	}
@@ -98,6 +97,7 @@ func (j *Judge) Event(e *Event) {
 // Verdict judges the history as it stands. Call it once, after the last event.
 func (j *Judge) Verdict() *Verdict {
 	j.faults.finish(j.last)
+	j.txns.finish()
 	j.readers.finish()
 	j.records.finish()
 	j.order.finish()

@@ -22,6 +22,7 @@ func (j *Judge) liveness() {
 	}
 	j.stuckSends()
 	j.stuckReaders()
+	j.txns.stuck()
 }
 
 // demand is the sends to each partition, but those that were refused for good.
@@ -93,9 +94,17 @@ func (j *Judge) stuckReaders() {
 // it, and which. One that did not know its position waits for new ones.
 func (j *Judge) unread(s stop) (since, offset int64) {
 	since = never
+	counts := j.txns.counts(s.stable, never)
 	j.records.log(s.key).each(func(o int64, p *sight) {
-		if p.first.t < since && (s.next >= 0 && o >= s.next || s.next < 0 && p.first.t > s.from) {
-			since, offset = p.first.t, o
+		if !counts(p) {
+			return
+		}
+		first := p.first.t
+		if s.stable {
+			first = max(first, j.txns.known(p))
+		}
+		if first < since && (s.next >= 0 && o >= s.next || s.next < 0 && first > s.from) {
+			since, offset = first, o
 		}
 	})
 	return since, offset

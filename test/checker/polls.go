@@ -76,6 +76,7 @@ func (c *Consumer) event(f F) Event {
 type Poll struct {
 	c            *Consumer
 	begun, after int64
+	txn          string
 
 	mu   sync.Mutex // guards ops and at
 	ops  []Op
@@ -90,6 +91,9 @@ func (c *Consumer) Poll() *Poll {
 	p.after, p.begun = c.h.now()
 	return p
 }
+
+// In tells that the call is part of a transaction.
+func (p *Poll) In(t *Txn) *Poll { p.txn = t.id; return p }
 
 // Record adds a record the call returned, in the order it was returned. The
 // payload is checked.
@@ -140,6 +144,6 @@ func (p *Poll) Done(err error) {
 	if e.Ops = p.ops; err != nil {
 		e.Type, e.Err = Info, err.Error()
 	}
-	e.Begun, e.After = p.begun, p.after
+	e.Begun, e.After, e.TxID = p.begun, p.after, p.txn
 	p.c.h.Add(e)
 }

@@ -11,6 +11,7 @@ type readers struct {
 // reader is one consumer.
 type reader struct {
 	assigned bool // chooses its partitions itself
+	stable   bool // reads what is committed
 	// moved is when its assignment changed last; polled, when its last poll ended.
 	moved, polled int64
 	closed        bool
@@ -34,6 +35,7 @@ type hole struct {
 	from, to int64 // the last before and the first behind
 	before   ref
 	at       ref
+	stable   bool // it reads what is committed
 }
 
 // stop is a time in which a consumer did not get on.
@@ -41,6 +43,7 @@ type stop struct {
 	proc, key int32
 	next      int64
 	from, to  int64
+	stable    bool
 }
 
 func (r *readers) reader(proc int32) *reader {
@@ -66,7 +69,7 @@ func (c *reader) position(key int32) *position {
 
 func (r *readers) poll(e *Event, at ref) {
 	c := r.reader(at.proc)
-	c.assigned = has(e.Mode, Assigned)
+	c.assigned, c.stable = has(e.Mode, Assigned), e.Isol == ReadCommitted
 	// Reassigned since the poll before: what this one returned may begin anew.
 	moved := !c.assigned && c.moved > 0 && c.moved >= c.polled
 	for i := range e.Ops {
@@ -80,7 +83,7 @@ func (r *readers) poll(e *Event, at ref) {
 // read follows a consumer through the records of one partition.
 func (r *readers) read(c *reader, key int32, recs []Record, at ref, moved bool) {
 	j, p := r.j, c.position(key)
-	r.stopped(at.proc, key, p, at.t)
+	r.stopped(at.proc, key, p, at.t, c.stable)
 	for i, rec := range recs {
 		id, compare := "C8", i > 0 && !moved
 		if i == 0 {
@@ -91,7 +94,7 @@ func (r *readers) read(c *reader, key int32, recs []Record, at ref, moved bool) 
 			case rec.Offset < p.next:
 				j.broken(id, "%s reads %s offset %d after it was at %d since %s", j.at(at), j.key(key), rec.Offset, p.next, j.at(p.by))
 			case rec.Offset > p.next:
-				r.holes = append(r.holes, hole{id, key, p.next - 1, rec.Offset, p.by, at})
+				r.holes = append(r.holes, hole{id, key, p.next - 1, rec.Offset, p.by, at, c.stable})
 			}
 		}
 		p.next, p.by = rec.Offset+1, at
@@ -99,15 +102,16 @@ func (r *readers) read(c *reader, key int32, recs []Record, at ref, moved bool) 
 }
 
 // stopped closes the time since the last progress, and begins the next.
-func (r *readers) stopped(proc, key int32, p *position, now int64) {
+func (r *readers) stopped(proc, key int32, p *position, now int64, stable bool) {
 	if p.owned && now-p.moving >= int64(r.j.rules.Stuck) {
-		r.stops = append(r.stops, stop{proc, key, p.next, p.moving, now})
+		r.stops = append(r.stops, stop{proc, key, p.next, p.moving, now, stable})
 	}
 	p.moving = now
 }
 
 func (r *readers) control(e *Event, at ref) {
 	c := r.reader(at.proc)
+	c.stable = c.stable || e.Isol == ReadCommitted
 	switch e.F {
 	case FReset:
 		r.reset(c, e, at)
@@ -151,7 +155,7 @@ func (r *readers) reset(c *reader, e *Event, at ref) {
 // disown ends what is expected of a consumer's partitions.
 func (r *readers) disown(c *reader, at ref) {
 	for key, p := range c.at {
-		r.stopped(at.proc, key, p, at.t)
+		r.stopped(at.proc, key, p, at.t, c.stable)
 		p.owned = false
 	}
 }
@@ -166,7 +170,7 @@ func (r *readers) finish() {
 	}
 	for _, h := range r.holes {
 		l := j.records.log(h.key)
-		if missed, ok := l.between(max(h.from, l.start-1), h.to); ok {
+		if missed, ok := l.between(max(h.from, l.start-1), h.to, j.txns.counts(h.stable, never)); ok {
 			j.broken(h.id, "%s reads %s offset %d after %d (%s) and leaves out offset %d, known to %s", j.at(h.at), j.key(h.key),
 				h.to, h.from, j.at(h.before), missed, j.at(l.at(missed).first))
 		}

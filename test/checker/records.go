@@ -18,7 +18,9 @@ type send struct {
 	key     int32
 	state   Type
 	plain   bool
-	twice   bool // told as a duplicate already
+	twice   bool  // told as a duplicate already
+	stable  bool  // read at read_committed
+	txn     int32 // it is part of, -1
 }
 
 // sight is what is known of an offset.
@@ -36,6 +38,8 @@ type keyLog struct {
 	sparse map[int64]*sight
 	read   int64 // the highest offset read, -1
 	start  int64 // the highest log start that anyone was told
+	// stable is up to where somebody read all that is committed.
+	stable int64
 }
 
 // denseMax is how far beyond its end the dense part grows at once.
@@ -63,15 +67,15 @@ func (l *keyLog) at(offset int64) *sight {
 	return &l.dense[offset]
 }
 
-// between is a known offset in (from, to), the lowest found.
-func (l *keyLog) between(from, to int64) (int64, bool) {
+// between is a known offset in (from, to), the lowest found, of those that count.
+func (l *keyLog) between(from, to int64, counts func(*sight) bool) (int64, bool) {
 	for o := max(from+1, 0); o < min(to, int64(len(l.dense))); o++ {
-		if l.dense[o].seen {
+		if l.dense[o].seen && counts(&l.dense[o]) {
 			return o, true
 		}
 	}
 	for o, s := range l.sparse {
-		if s.seen && o > from && o < to {
+		if s.seen && o > from && o < to && counts(s) {
 			return o, true
 		}
 	}
@@ -94,7 +98,7 @@ func (l *keyLog) each(f func(offset int64, s *sight)) {
 
 func (r *records) log(k int32) *keyLog {
 	for int(k) >= len(r.logs) {
-		r.logs = append(r.logs, keyLog{read: -1})
+		r.logs = append(r.logs, keyLog{read: -1, stable: -1})
 	}
 	return &r.logs[k]
 }
@@ -103,6 +107,9 @@ func (r *records) send(e *Event, at ref) {
 	j := r.j
 	for i := range e.Ops {
 		op := &e.Ops[i]
+		if op.Kind != 's' {
+			continue
+		}
 		k := j.keys.id(op.Key)
 		if e.Type == Invoke {
 			if r.byID == nil {
@@ -114,7 +121,8 @@ func (r *records) send(e *Event, at ref) {
 			}
 			n := int32(len(r.sends))
 			r.byID[op.Value] = n
-			r.sends = append(r.sends, send{value: op.Value, invoked: at, acked: -1, seen: -1, key: k, state: Invoke, plain: has(e.Mode, Plain)})
+			r.sends = append(r.sends, send{value: op.Value, invoked: at, acked: -1, seen: -1, key: k, state: Invoke, plain: has(e.Mode, Plain), txn: -1})
+			j.txns.send(e, n, at)
 			j.order.add(at.proc, k, n)
 			continue
 		}
@@ -144,12 +152,12 @@ func (r *records) poll(e *Event, at ref) {
 		}
 		k := r.j.keys.id(op.Key)
 		for _, rec := range op.Records {
-			r.readOne(k, rec, at)
+			r.readOne(k, rec, e, at)
 		}
 	}
 }
 
-func (r *records) readOne(k int32, rec Record, at ref) {
+func (r *records) readOne(k int32, rec Record, e *Event, at ref) {
 	j := r.j
 	l := r.log(k)
 	l.read = max(l.read, rec.Offset)
@@ -167,6 +175,10 @@ func (r *records) readOne(k int32, rec Record, at ref) {
 		return
 	}
 	r.see(k, rec.Offset, n, at, true)
+	j.txns.read(e, n, at)
+	if e.Isol == ReadCommitted {
+		l.stable = max(l.stable, rec.Offset)
+	}
 }
 
 // see notes that send n lies at an offset.
@@ -215,7 +227,7 @@ func (r *records) finish() {
 		case s.state == Fail && s.seen >= 0:
 			p := l.at(s.seen)
 			j.broken("C5", "%s was refused for good to %s, and is at offset %d to %s", r.name(int32(n)), j.at(s.ended), s.seen, j.at(p.first))
-		case s.state == OK && s.acked >= l.start && s.acked <= l.read && !l.at(s.acked).read:
+		case s.state == OK && s.acked >= l.start && s.acked <= l.read && !l.at(s.acked).read && j.txns.stands(int32(n), never):
 			j.broken("C1", "%s was acknowledged at offset %d to %s; offsets up to %d were read, this one by nobody",
 				r.name(int32(n)), s.acked, j.at(s.ended), l.read)
 		}

@@ -9,6 +9,7 @@ type Producer struct {
 	proc    string
 	mode    Mode
 	retries bool
+	txns    atomic.Int64
 }
 
 // Producer is an idempotent producer whose client makes one attempt at each
@@ -33,6 +34,8 @@ type Send struct {
 	Value uint64
 
 	p         *Producer
+	txn       string // it is part of
+	of        *Op    // what it is a copy of
 	key       Key
 	call      int64
 	begun     int64
@@ -44,7 +47,11 @@ type Send struct {
 // Send begins to send a record. The order of these calls is the order in which
 // the producer's records must lie.
 func (p *Producer) Send(topic string, partition int32) *Send {
-	s := &Send{Value: p.h.values.Add(1), p: p, key: Key{topic, partition}}
+	return p.send(topic, partition, "", nil)
+}
+
+func (p *Producer) send(topic string, partition int32, txn string, of *Op) *Send {
+	s := &Send{Value: p.h.values.Add(1), p: p, key: Key{topic, partition}, txn: txn, of: of}
 	s.call, s.begun = p.h.Add(s.event(Invoke, -1, nil))
 	return s
 }
@@ -94,6 +101,10 @@ func (s *Send) complete(t Type, offset int64, err error) {
 
 func (s *Send) event(t Type, offset int64, err error) Event {
 	node, _ := s.node.Load().(string)
-	return Event{Proc: s.p.proc, Node: node, Type: t, F: FSend, Mode: s.p.mode, Err: text(err),
+	e := Event{Proc: s.p.proc, Node: node, Type: t, F: FSend, Mode: s.p.mode, TxID: s.txn, Err: text(err),
 		Ops: []Op{{Kind: 's', Key: s.key, Value: s.Value, Offset: offset}}}
+	if s.of != nil && t == Invoke {
+		e.Ops = append(e.Ops, *s.of)
+	}
+	return e
 }

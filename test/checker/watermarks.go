@@ -100,7 +100,11 @@ func (w *watermarks) reading(k int32, m Marks, e *Event, at ref, timed bool) {
 	if timed {
 		since := e.Begun - slack
 		w.fell(k, m, at, all, since)
-		for _, told := range []int64{m.HW, m.LSO} {
+		told := []int64{m.HW, m.LSO}
+		if w.j.txns.keys[k] {
+			told = told[:1] // an open transaction holds the other back
+		}
+		for _, told := range told {
 			if ack, ok := all.acked.at(since); ok && told >= 0 && told <= ack.value {
 				j.broken("C12", "%s is told that %s ends at %d; offset %d was acknowledged before to %s", j.at(at), j.key(k), told, ack.value, j.at(ack.by))
 				break
@@ -146,12 +150,17 @@ func (w *watermarks) consistent(k int32, m Marks, at ref) {
 	}
 }
 
-// finish: without transactions nothing holds the last stable offset back.
+// finish: without transactions nothing holds the last stable offset back, and
+// with them nothing does once each has ended or is too old.
 func (w *watermarks) finish() {
-	if w.j.transactions {
-		return
-	}
 	for _, l := range w.lags {
+		if w.j.txns.keys[l.key] {
+			if l.by.t > w.j.txns.over() {
+				w.j.broken("C17", "the last stable offset of %s is still %d and its high watermark %d for %s; the last end of a transaction, or of a fault, is %s past",
+					w.j.key(l.key), l.m.LSO, l.m.HW, w.j.at(l.by), seconds(l.by.t-w.j.txns.last()))
+			}
+			continue
+		}
 		w.j.broken("C17", "without any transaction, the last stable offset of %s is %d and its high watermark %d for %s", w.j.key(l.key), l.m.LSO, l.m.HW, w.j.at(l.by))
 	}
 }

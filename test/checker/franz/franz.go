@@ -17,7 +17,11 @@ import (
 // must be kgo.ManualPartitioner. done, which may be nil, is called like kgo's
 // promise. ctx is the record's: once it is sent it is delivered whatever happens.
 func Produce(ctx context.Context, cl *kgo.Client, p *checker.Producer, topic string, partition int32, size int, done func(*kgo.Record, error)) {
-	s := p.Send(topic, partition)
+	Send(ctx, cl, p.Send(topic, partition), topic, partition, size, done)
+}
+
+// Send is Produce of a record that was begun already, in a transaction.
+func Send(ctx context.Context, cl *kgo.Client, s *checker.Send, topic string, partition int32, size int, done func(*kgo.Record, error)) {
 	cl.Produce(ctx, &kgo.Record{Topic: topic, Partition: partition, Value: s.Bytes(size)}, func(r *kgo.Record, err error) {
 		s.Done(r.Offset, err)
 		if done != nil {
@@ -41,8 +45,16 @@ func Assign(c *checker.Consumer, topic string, partitions int32) []kgo.Opt {
 // Poll polls once and records what came. Errors that concern positions are told
 // as resets; what else the fetches hold is for the caller.
 func Poll(ctx context.Context, cl *kgo.Client, c *checker.Consumer) kgo.Fetches {
-	p := c.Poll()
-	fetches := cl.PollFetches(ctx)
+	return told(c, c.Poll(), func() kgo.Fetches { return cl.PollFetches(ctx) })
+}
+
+// PollIn is Poll as part of a transaction, of at most so many records.
+func PollIn(ctx context.Context, cl *kgo.Client, c *checker.Consumer, t *checker.Txn, most int) kgo.Fetches {
+	return told(c, c.Poll().In(t), func() kgo.Fetches { return cl.PollRecords(ctx, most) })
+}
+
+func told(c *checker.Consumer, p *checker.Poll, poll func() kgo.Fetches) kgo.Fetches {
+	fetches := poll()
 	fetches.EachPartition(func(t kgo.FetchTopicPartition) {
 		if len(t.Records) == 0 {
 			return

@@ -156,9 +156,18 @@ func (m *Member) Close() {
 
 // Fetch asks for the offsets a group has committed of a topic's partitions.
 func Fetch(ctx context.Context, cl *kgo.Client, h *checker.History, proc, group, topic string, partitions int32) error {
+	return fetch(ctx, cl, h, proc, group, topic, partitions, false)
+}
+
+// FetchStable is Fetch of offsets that no open transaction is about to change.
+func FetchStable(ctx context.Context, cl *kgo.Client, h *checker.History, proc, group, topic string, partitions int32) error {
+	return fetch(ctx, cl, h, proc, group, topic, partitions, true)
+}
+
+func fetch(ctx context.Context, cl *kgo.Client, h *checker.History, proc, group, topic string, partitions int32, stable bool) error {
 	var err error
 	req := kmsg.NewPtrOffsetFetchRequest()
-	req.Group = group
+	req.Group, req.RequireStable = group, stable
 	g := kmsg.NewOffsetFetchRequestGroup()
 	g.Group = group
 	t, gt := kmsg.NewOffsetFetchRequestTopic(), kmsg.NewOffsetFetchRequestGroupTopic()

@@ -71,16 +71,28 @@ func (w What) marks(offset int64) checker.Marks {
 // Scan reads a topic from its log starts to its high watermarks with a fresh
 // client of one broker, named node, and records all of it.
 func Scan(ctx context.Context, h *checker.History, proc, node, addr, topic string, opts ...kgo.Opt) error {
-	c := h.Scanner(proc, node, checker.ReadUncommitted)
+	return scan(ctx, h.Scanner(proc, node, checker.ReadUncommitted), Ends, node, addr, topic, opts)
+}
+
+// ScanCommitted is Scan of what is committed, up to the last stable offsets. No
+// transaction may be open: where one holds them back, what lies just before may
+// be nothing that is ever read.
+func ScanCommitted(ctx context.Context, h *checker.History, proc, node, addr, topic string, opts ...kgo.Opt) error {
+	opts = append(opts, kgo.FetchIsolationLevel(kgo.ReadCommitted()))
+	return scan(ctx, h.Scanner(proc, node, checker.ReadCommitted), Stable, node, addr, topic, opts)
+}
+
+func scan(ctx context.Context, c *checker.Consumer, to What, node, addr, topic string, opts []kgo.Opt) error {
 	defer c.Close()
-	opts = append(opts, kgo.SeedBrokers(addr), kgo.ConsumeResetOffset(kgo.NoResetOffset()))
+	opts = append(opts, kgo.SeedBrokers(addr), kgo.ConsumeResetOffset(kgo.NoResetOffset()),
+		kgo.KeepControlRecords()) // the last one may be a marker
 	cl, err := kgo.NewClient(opts...)
 	if err != nil {
 		return err
 	}
 	defer cl.Close()
 	poll := c.Poll()
-	left, err := bounds(ctx, cl, topic, poll)
+	left, err := bounds(ctx, cl, topic, to, poll)
 	poll.Done(err)
 	if err != nil {
 		return fmt.Errorf("scan %s at %s: %w", topic, node, err)
@@ -95,7 +107,9 @@ func Scan(ctx context.Context, h *checker.History, proc, node, addr, topic strin
 		}
 		fetches.EachRecord(func(r *kgo.Record) {
 			if end, ok := left.ends[r.Partition]; ok && r.Offset < end {
-				poll.Record(r.Topic, r.Partition, r.Offset, r.Value)
+				if !r.Attrs.IsControl() {
+					poll.Record(r.Topic, r.Partition, r.Offset, r.Value)
+				}
 				if r.Offset == end-1 {
 					delete(left.ends, r.Partition)
 				}
@@ -113,8 +127,12 @@ type unread struct {
 
 // bounds asks where the log begins and ends, as often as clients do whose
 // partitions' leaders are just moving.
-func bounds(ctx context.Context, cl *kgo.Client, topic string, poll *checker.Poll) (unread, error) {
+func bounds(ctx context.Context, cl *kgo.Client, topic string, to What, poll *checker.Poll) (unread, error) {
 	adm := kadm.NewClient(cl)
+	ask := adm.ListEndOffsets
+	if to == Stable {
+		ask = adm.ListCommittedOffsets
+	}
 	for {
 		starts, err := adm.ListStartOffsets(ctx, topic)
 		if err == nil {
@@ -122,12 +140,12 @@ func bounds(ctx context.Context, cl *kgo.Client, topic string, poll *checker.Pol
 		}
 		var ends kadm.ListedOffsets
 		if err == nil {
-			if ends, err = adm.ListEndOffsets(ctx, topic); err == nil {
+			if ends, err = ask(ctx, topic); err == nil {
 				err = ends.Error()
 			}
 		}
 		if err == nil {
-			return between(topic, starts, ends, poll), nil
+			return between(topic, starts, ends, to, poll), nil
 		}
 		select {
 		case <-time.After(100 * time.Millisecond):
@@ -137,11 +155,13 @@ func bounds(ctx context.Context, cl *kgo.Client, topic string, poll *checker.Pol
 	}
 }
 
-func between(topic string, starts, ends kadm.ListedOffsets, poll *checker.Poll) unread {
+func between(topic string, starts, ends kadm.ListedOffsets, to What, poll *checker.Poll) unread {
 	u := unread{starts: make(map[int32]kgo.Offset), ends: make(map[int32]int64)}
 	ends.Each(func(end kadm.ListedOffset) {
 		start, _ := starts.Lookup(topic, end.Partition)
-		poll.Marks(topic, end.Partition, checker.Marks{Start: start.Offset, LSO: -1, HW: end.Offset})
+		marks := to.marks(end.Offset)
+		marks.Start = start.Offset
+		poll.Marks(topic, end.Partition, marks)
 		if end.Offset > start.Offset {
 			u.starts[end.Partition], u.ends[end.Partition] = kgo.NewOffset().At(start.Offset), end.Offset
 		}
