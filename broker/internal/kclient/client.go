@@ -12,6 +12,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -19,8 +20,16 @@ import (
 // answerBytesMax bounds an answer.
 const answerBytesMax = 16 << 20
 
+// silenceMax is how long nothing may come while something is asked. A connection
+// whose other end vanished without a word looks open for a quarter of an hour;
+// what is asked over it would never be answered. A new one reaches whoever has
+// the address now.
+const silenceMax = 10 * time.Second
+
 // ErrClosed: the client was closed.
 var ErrClosed = errors.New("client is closed")
+
+var errSilent = errors.New("nothing was answered for too long")
 
 // Dial connects to an address.
 type Dial func(ctx context.Context, addr string) (net.Conn, error)
@@ -80,6 +89,7 @@ func (c *Client) Request(ctx context.Context, addr string, req kmsg.Request) (km
 		}
 		return decode(req, a.body)
 	case <-ctx.Done():
+		cn.waited(time.Now())
 		return nil, fmt.Errorf("answer of %s: %w", addr, ctx.Err())
 	}
 }
@@ -126,6 +136,8 @@ type conn struct {
 	err     error    // why it is of no use any more
 	next    int32
 	pending map[int32]chan answer
+	// heard is when an answer last came, or was first waited for.
+	heard time.Time
 }
 
 type answer struct {
@@ -181,6 +193,9 @@ func (cn *conn) send(ctx context.Context, req kmsg.Request) (<-chan answer, erro
 	cn.mu.Lock()
 	nc, err, id := cn.net, cn.err, cn.next
 	if err == nil {
+		if len(cn.pending) == 0 {
+			cn.heard = time.Now()
+		}
 		cn.next++
 		cn.pending[id] = ch
 	}
@@ -217,11 +232,22 @@ func (cn *conn) read(nc net.Conn) error {
 		cn.mu.Lock()
 		ch := cn.pending[id]
 		delete(cn.pending, id)
+		cn.heard = time.Now()
 		cn.mu.Unlock()
 		if ch == nil {
 			return fmt.Errorf("answer to request %d, which was not asked", id)
 		}
 		ch <- answer{body: body}
+	}
+}
+
+// waited is told that an answer did not come in time.
+func (cn *conn) waited(now time.Time) {
+	cn.mu.Lock()
+	silent := len(cn.pending) > 0 && now.Sub(cn.heard) >= silenceMax
+	cn.mu.Unlock()
+	if silent {
+		cn.fail(errSilent)
 	}
 }
 

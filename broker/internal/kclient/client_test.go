@@ -154,3 +154,30 @@ func TestAnswersThatDoNotCome(t *testing.T) {
 		}
 	})
 }
+
+// TestSilence: a connection over which nothing comes any more is given up, as one
+// whose other end is gone without a word.
+func TestSilence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &server{}
+		c := New("test", s.dial)
+		defer c.Close()
+		for range 3 { // 15 s, in which answers come
+			if _, err := ask(c); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(5 * time.Second)
+		}
+		s.set(nil, true)
+		if _, err := ask(c); !errors.Is(err, context.DeadlineExceeded) || s.dials != 1 {
+			t.Fatal(err, s.dials)
+		}
+		if _, err := ask(c); err == nil { // the second half of the time
+			t.Fatal("an answer of nobody")
+		}
+		s.set(nil, false)
+		if _, err := ask(c); err != nil || s.dials != 2 {
+			t.Fatal(err, s.dials)
+		}
+	})
+}
