@@ -169,8 +169,9 @@ func (cr *commitRequest) submit() (*commit, *kerr.Error) {
 	}
 	cm, err := sh.submit(e, changes)
 	if err == nil && cr.producer != nil {
+		cm.producer = cr.producer
 		for _, ch := range changes {
-			sh.pending.note(cr.producer.ID, pendingRef{e, ch.id})
+			sh.pending.note(cr.producer.ID, pendingRef{e, ch.id}, 1)
 		}
 	}
 	return cm, err

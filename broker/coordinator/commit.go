@@ -5,6 +5,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
+	"github.com/tidemark-io/tidemark/broker/txn"
 	"github.com/tidemark-io/tidemark/metadata"
 )
 
@@ -15,6 +16,8 @@ type commit struct {
 	e    *entry
 	seq  uint64
 	at   time.Time
+	// producer, when not nil, commits in a transaction.
+	producer *txn.Producer
 	// changes are the chunks to change that no transaction has taken yet.
 	changes []change
 	bytes   int
@@ -65,6 +68,9 @@ func (sh *shard) submit(e *entry, changes []change) (*commit, *kerr.Error) {
 func (cm *commit) resolve(id chunkID, err *kerr.Error) {
 	if err != nil {
 		cm.failed[id] = err
+	}
+	if cm.producer != nil && cm.sh.term == cm.term {
+		cm.sh.pending.decided(cm.producer.ID, pendingRef{cm.e, id})
 	}
 	if cm.open--; cm.open > 0 {
 		return

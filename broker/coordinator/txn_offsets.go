@@ -25,9 +25,9 @@ const (
 // pendings is what a shard knows of transactions in its groups, guarded by the
 // shard's lock.
 type pendings struct {
-	// chunks are those that may have pending offsets of a producer, those being
-	// written among them.
-	chunks map[int64]map[pendingRef]struct{}
+	// chunks are those that may have pending offsets of a producer, with how many
+	// of its commits to them are not decided yet.
+	chunks map[int64]map[pendingRef]int
 	// asking are the questions to coordinators that are on their way. A marker
 	// voids them: the answer may be about a transaction that it ended.
 	asking map[int64]map[*bool]struct{}
@@ -41,17 +41,41 @@ type pendingRef struct {
 }
 
 func newPendings() pendings {
-	return pendings{chunks: map[int64]map[pendingRef]struct{}{}, asking: map[int64]map[*bool]struct{}{}, marked: map[int64]int32{}}
+	return pendings{chunks: map[int64]map[pendingRef]int{}, asking: map[int64]map[*bool]struct{}{}, marked: map[int64]int32{}}
 }
 
-// note remembers that a chunk may have pending offsets of a producer.
-func (p *pendings) note(producer int64, ref pendingRef) {
+// note remembers that a chunk may have pending offsets of a producer: undecided
+// ones, so many more, or stored ones.
+func (p *pendings) note(producer int64, ref pendingRef, undecided int) {
 	refs := p.chunks[producer]
 	if refs == nil {
-		refs = map[pendingRef]struct{}{}
+		refs = map[pendingRef]int{}
 		p.chunks[producer] = refs
 	}
-	refs[ref] = struct{}{}
+	refs[ref] += undecided
+}
+
+// decided is told that a commit of the producer to the chunk is decided.
+func (p *pendings) decided(producer int64, ref pendingRef) {
+	if refs := p.chunks[producer]; refs[ref] > 0 {
+		refs[ref]--
+	}
+	p.forget(producer, ref)
+}
+
+// forget drops a chunk that has nothing of the producer any more and is not about
+// to.
+func (p *pendings) forget(producer int64, ref pendingRef) {
+	refs := p.chunks[producer]
+	if undecided, noted := refs[ref]; !noted || undecided > 0 {
+		return
+	}
+	if c := ref.e.chunks[ref.id]; c == nil || !c.waits(producer) {
+		delete(refs, ref)
+	}
+	if len(refs) == 0 {
+		delete(p.chunks, producer)
+	}
 }
 
 // load notes what the chunks of loaded groups have.
@@ -60,7 +84,7 @@ func (p *pendings) load(groups map[string]*entry) {
 		for id, c := range e.chunks {
 			for _, at := range c.parts {
 				for _, w := range at.pending {
-					p.note(w.producer.ID, pendingRef{e, id})
+					p.note(w.producer.ID, pendingRef{e, id}, 0)
 				}
 			}
 		}
@@ -243,7 +267,7 @@ func (c *Coordinator) EndOffsets(shard int, m OffsetsMarker) *Fate {
 }
 
 // endPending queues the marker's effect, behind the commits that it ends.
-func (sh *shard) endPending(m *OffsetsMarker, refs map[pendingRef]struct{}) ([]*commit, *kerr.Error) {
+func (sh *shard) endPending(m *OffsetsMarker, refs map[pendingRef]int) ([]*commit, *kerr.Error) {
 	byGroup := map[*entry][]change{}
 	for ref := range refs {
 		if sh.groups[ref.e.id] == ref.e {
@@ -267,7 +291,7 @@ func (sh *shard) endPending(m *OffsetsMarker, refs map[pendingRef]struct{}) ([]*
 }
 
 // ended waits for the commits of a marker and returns its outcome.
-func (sh *shard) ended(term uint64, m *OffsetsMarker, refs map[pendingRef]struct{}, commits []*commit) *kerr.Error {
+func (sh *shard) ended(term uint64, m *OffsetsMarker, refs map[pendingRef]int, commits []*commit) *kerr.Error {
 	for _, cm := range commits {
 		<-cm.done
 		for _, err := range cm.failed {
@@ -287,27 +311,11 @@ func (sh *shard) ended(term uint64, m *OffsetsMarker, refs map[pendingRef]struct
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	if sh.term == term {
-		sh.pending.forget(m.Producer.ID, refs)
+		for ref := range refs {
+			sh.pending.forget(m.Producer.ID, ref)
+		}
 	}
 	return nil
-}
-
-// forget drops chunks that have nothing of the producer any more and are not
-// about to.
-func (p *pendings) forget(producer int64, refs map[pendingRef]struct{}) {
-	known := p.chunks[producer]
-	for ref := range refs {
-		if ref.e.outstanding > 0 {
-			continue
-		}
-		c := ref.e.chunks[ref.id]
-		if c == nil || !c.waits(producer) {
-			delete(known, ref)
-		}
-	}
-	if len(known) == 0 {
-		delete(p.chunks, producer)
-	}
 }
 
 // waits tells whether the chunk has pending offsets of the producer.

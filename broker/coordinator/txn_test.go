@@ -215,6 +215,32 @@ func TestMarkerDuringQuestion(t *testing.T) {
 	})
 }
 
+// What a shard remembers of a producer ends with its transaction, also in a group
+// that commits all the time.
+func TestPendingIsForgotten(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		a := w.begin()
+		p := w.producer("p", txn.V2)
+		wantCode(t, a.commit("g", "u", 0, 1), nil)
+		sh := a.shard("g")
+		busy := func(n int) {
+			sh.mu.Lock()
+			defer sh.mu.Unlock()
+			sh.groups["g"].outstanding += n
+		}
+		busy(1) // the commit of somebody else
+		want(t, p.commitOffset("g", "u", 0, 2), nil)
+		want(t, p.end(true), nil)
+		w.settle()
+		busy(-1)
+		sh.mu.Lock()
+		defer sh.mu.Unlock()
+		if len(sh.pending.chunks) != 0 {
+			t.Fatalf("still noted: %v", sh.pending.chunks)
+		}
+	})
+}
+
 // A late marker of the transaction before leaves the next one's offsets alone.
 func TestLateMarkerOfOffsets(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
