@@ -63,11 +63,14 @@ type crashRig struct {
 // every point, under load. The short form takes a tenth of the cells.
 func TestCrashPoints(t *testing.T) {
 	bin := buildBroker(t, "tidemark-failpoint", "-tags", "failpoint")
-	var tiers, pages []cell
+	var tiers, pages, txns []cell
 	for _, x := range chosenCells(t) {
-		if x.point == failpoint.BeforePage {
+		switch x.point {
+		case failpoint.BeforePage:
 			pages = append(pages, x)
-		} else {
+		case failpoint.TxnPrepared, failpoint.TxnMarked:
+			txns = append(txns, x)
+		default:
 			tiers = append(tiers, x)
 		}
 	}
@@ -76,6 +79,11 @@ func TestCrashPoints(t *testing.T) {
 	}
 	if len(pages) > 0 { // extents that go into segments at once never fill a page
 		t.Run("untiered", func(t *testing.T) { crashAt(t, bin, pages, nil, (*crashRig).fillPages) })
+	}
+	if len(txns) > 0 {
+		t.Run("transactions", func(t *testing.T) {
+			crashAt(t, bin, txns, tinyTiering, func(c *crashRig) { c.l.startTxns() })
+		})
 	}
 }
 

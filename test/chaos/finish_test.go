@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -27,6 +28,9 @@ func (l *load) finish() {
 	r.cluster.WaitReady()
 	r.history.Heal()
 	healed := l.waitAcks(time.Now(), healMax)
+	if l.txns != nil {
+		l.txns.settle()
+	}
 	l.cancel()
 	l.sending.Wait()
 	for _, cl := range l.producers {
@@ -53,7 +57,7 @@ func (l *load) scan() {
 	for i, b := range r.brokers {
 		wg.Go(func() {
 			for n := range 2 {
-				errs[2*i+n] = franz.Scan(ctx, r.history, fmt.Sprintf("scanner-%d-%s", n, b.Name), b.Name, r.clients[i].Addr(), topic)
+				errs[2*i+n] = l.scanBy(ctx, fmt.Sprintf("scanner-%d-%s", n, b.Name), b.Name, r.clients[i].Addr(), n == 0)
 			}
 		})
 	}
@@ -65,11 +69,30 @@ func (l *load) scan() {
 	}
 }
 
+// scanBy reads every topic once by way of one broker, and what is committed of it.
+func (l *load) scanBy(ctx context.Context, who, node, addr string, committed bool) error {
+	h := l.r.history
+	err := franz.Scan(ctx, h, who, node, addr, topic)
+	if l.txns == nil {
+		return err
+	}
+	for _, name := range []string{txnIn, txnOut, txnMix} {
+		err = errors.Join(err, franz.Scan(ctx, h, who+" of "+name, node, addr, name))
+		if committed {
+			err = errors.Join(err, franz.ScanCommitted(ctx, h, who+" of what is committed to "+name, node, addr, name))
+		}
+	}
+	return err
+}
+
 // judge fails the test for every invariant that the history breaks.
 func (l *load) judge(healed time.Duration) {
 	r := l.r
 	r.t.Helper()
-	rules := checker.Rules{Audit: r.cluster.AuditReport(), Staleness: l.o.staleness}
+	rules := checker.Rules{Audit: r.cluster.AuditReport(), Staleness: l.o.staleness, TxnTimeout: txnTimeout}
+	if l.txns != nil {
+		rules.Copies = []checker.Copy{{From: txnIn, To: txnOut}}
+	}
 	for _, b := range r.brokers {
 		rules.Nodes = append(rules.Nodes, b.Name)
 	}
@@ -96,6 +119,13 @@ func (l *load) judge(healed time.Duration) {
 	}
 	if v.Counts.Acked == 0 || v.Committed == 0 || v.Fetched == 0 || v.Watermarks == 0 {
 		r.t.Errorf("too little happened to show anything: %v", v)
+	}
+	if x := l.txns; x != nil {
+		r.report("transactions", figures{"transactions": v.Transactions, "committed": v.Commits, "aborted": v.Aborts, "copied": v.Copied,
+			"left open by their client": x.left.Load(), "ends of unknown outcome": x.unknown.Load()})
+		if v.Commits == 0 || v.Aborts == 0 || v.Copied == 0 || x.left.Load() == 0 {
+			r.t.Errorf("too few transactions to show anything: %v", v)
+		}
 	}
 	broken := 0
 	for _, n := range v.Broken {

@@ -44,7 +44,9 @@ type load struct {
 	sending    sync.WaitGroup
 	reading    sync.WaitGroup
 	producers  []*kgo.Client
-	mu         sync.Mutex // guards what follows
+	readingCtx context.Context // of whatever reads
+	txns       *txnLoad        // nil without transactions
+	mu         sync.Mutex      // guards what follows
 	acks       map[int32][]ack
 	highest    map[int32]int64 // acknowledged offset
 	clientErrs []error
@@ -155,7 +157,7 @@ func (r *rig) startLoad(o loadOptions) *load {
 	r.createTopic(topic, o.partitions)
 	sending, cancel := context.WithCancel(context.Background())
 	reading, quit := context.WithCancel(context.Background())
-	l := &load{r: r, o: o, cancel: cancel, quit: quit, acks: make(map[int32][]ack), highest: make(map[int32]int64)}
+	l := &load{r: r, o: o, cancel: cancel, quit: quit, readingCtx: reading, acks: make(map[int32][]ack), highest: make(map[int32]int64)}
 	r.t.Cleanup(func() { cancel(); quit(); l.sending.Wait(); l.reading.Wait() })
 	for i := range o.producers {
 		cl := r.client( // idempotent, and so with up to five requests in flight
