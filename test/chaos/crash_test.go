@@ -82,7 +82,7 @@ func TestCrashPoints(t *testing.T) {
 	}
 	if len(txns) > 0 {
 		t.Run("transactions", func(t *testing.T) {
-			crashAt(t, bin, txns, tinyTiering, func(c *crashRig) { c.l.startTxns() })
+			crashAt(t, bin, txns, tinyTiering, func(c *crashRig) { c.l.startTxns(true) })
 		})
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"time"
 
@@ -42,8 +43,10 @@ func (p *promises) failed() error {
 	return p.err
 }
 
-// unexplained are errors that no fault is a reason for.
-func (x *txnLoad) unexplained(who string, err error) {
+// gaveUp notes why a client began anew. Some errors no fault is a reason for.
+func (x *txnLoad) gaveUp(who string, err error) {
+	text, _, _ := strings.Cut(err.Error(), "\n")
+	x.r.t.Logf("%s after %v: %s", who, milli(time.Since(x.r.begun)), text)
 	for _, code := range []error{kerr.InvalidTxnState, kerr.InvalidProducerIDMapping, kerr.OutOfOrderSequenceNumber, kerr.UnknownServerError} {
 		if errors.Is(err, code) {
 			x.l.failed(fmt.Errorf("%s: %w", who, err))
@@ -66,8 +69,7 @@ func (x *txnLoad) copy(ctx context.Context, id string) {
 		}
 		name := fmt.Sprintf("%s/%d", id, n)
 		if err := x.session(ctx, s, name); err != nil {
-			x.r.t.Logf("%s: %v", name, err)
-			x.unexplained(name, err)
+			x.gaveUp(name, err)
 			sleep(ctx, askEvery)
 		}
 		s.Close()
@@ -142,22 +144,26 @@ func (x *txnLoad) count(end *checker.End, commit, committed bool, err error) {
 
 // mix reads and writes one topic in transactions until ctx ends, commits some,
 // aborts some, and dies in the middle of some.
-func (x *txnLoad) mix(ctx context.Context, id string) {
-	c := x.r.history.Consumer("consumer of "+id, checker.ReadCommitted, checker.Assigned, checker.Epochs)
+func (x *txnLoad) mix(ctx context.Context, who, id string, opts ...kgo.Opt) {
+	c := x.r.history.Consumer("consumer of "+who, checker.ReadCommitted, checker.Assigned, checker.Epochs)
 	reader := x.r.newClient(append(franz.Assign(c, txnMix, txnPartitions), kgo.FetchIsolationLevel(kgo.ReadCommitted()))...)
 	defer reader.Close()
 	defer c.Close()
 	for n := 0; ctx.Err() == nil; n++ {
-		cl := x.r.newClient(kgo.TransactionalID(id), kgo.TransactionTimeout(txnTimeout), kgo.RecordPartitioner(kgo.ManualPartitioner()),
-			kgo.UnknownTopicRetries(-1))
-		name := fmt.Sprintf("%s/%d", id, n)
+		cl := x.producer(id, opts...)
+		name := fmt.Sprintf("%s/%d", who, n)
 		if err := x.life(ctx, &mixer{cl: cl, reader: reader, c: c, p: x.r.history.RetryingProducer(name)}); err != nil {
-			x.r.t.Logf("%s: %v", name, err)
-			x.unexplained(name, err)
+			x.gaveUp(name, err)
 			sleep(ctx, askEvery)
 		}
 		cl.Close()
 	}
+}
+
+// producer is an instance of a transactional producer.
+func (x *txnLoad) producer(id string, opts ...kgo.Opt) *kgo.Client {
+	return x.r.newClient(append(opts, kgo.TransactionalID(id), kgo.TransactionTimeout(txnTimeout),
+		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.UnknownTopicRetries(-1))...)
 }
 
 // mixer is one instance of a transactional producer, and what it reads with.

@@ -10,6 +10,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/kversion"
 
 	"github.com/tidemark-io/tidemark/test/checker"
 	"github.com/tidemark-io/tidemark/test/checker/franz"
@@ -44,8 +46,10 @@ type txnLoad struct {
 	committed, aborted, unknown, left atomic.Int64
 }
 
-// startTxns begins with transactions and waits until some were committed.
-func (l *load) startTxns() *txnLoad {
+// startTxns begins with transactions and waits until some were committed. With
+// old, one of the clients is of the time before every end raised the epoch: what
+// comes late of its transactions can be taken for part of the next (KIP-890).
+func (l *load) startTxns(old bool) *txnLoad {
 	r := l.r
 	r.t.Helper()
 	for _, name := range []string{txnIn, txnOut, txnMix} {
@@ -61,7 +65,12 @@ func (l *load) startTxns() *txnLoad {
 		x.working.Go(func() { x.copy(working, fmt.Sprintf("copier-%d", i)) })
 	}
 	for i := range mixers {
-		x.working.Go(func() { x.mix(working, fmt.Sprintf("mixer-%d", i)) })
+		who := fmt.Sprintf("mixer-%d", i)
+		var opts []kgo.Opt
+		if old && i == 0 {
+			opts = append(opts, kgo.MaxVersions(firstVersion()))
+		}
+		x.working.Go(func() { x.mix(working, who, who, opts...) })
 	}
 	for _, name := range []string{txnOut, txnMix} {
 		l.reading.Go(func() { x.readCommitted(l.readingCtx, name) })
@@ -75,6 +84,17 @@ func (l *load) startTxns() *txnLoad {
 		return nil
 	})
 	return x
+}
+
+// firstVersion is the requests of clients that know the first version of the
+// protocol of transactions.
+func firstVersion() *kversion.Versions {
+	v := kversion.Stable()
+	v.SetMaxKeyVersion(int16(kmsg.Produce), 11)
+	v.SetMaxKeyVersion(int16(kmsg.AddPartitionsToTxn), 3)
+	v.SetMaxKeyVersion(int16(kmsg.EndTxn), 4)
+	v.SetMaxKeyVersion(int16(kmsg.TxnOffsetCommit), 4)
+	return v
 }
 
 // feed writes what the copiers read.
