@@ -32,7 +32,7 @@ func TestS9Transactions(t *testing.T) {
 	x.lost(values)
 	x.shared(values)
 	x.slept(values)
-	for range pick(2, 20) {
+	for range pick(2, 10) {
 		k := r.killed(r.random.IntN(len(r.brokers)))
 		time.Sleep(2 * time.Second)
 		k.heal()
@@ -41,13 +41,13 @@ func TestS9Transactions(t *testing.T) {
 	}
 	l.finish()
 	values["kills"] = r.kills
-	r.report("transactions", values)
+	r.report("late, lost and shared", values)
 }
 
 // late delivers requests when another transaction of the same producer is long
 // under way: the client's connection is reset at once, and it tries again.
 func (x *txnLoad) late(values figures) {
-	want := pick(10, 100)
+	want := pick(10, 50) // of each: 200 in the long form
 	for _, c := range []struct {
 		name string
 		rule tcpproxy.Rule
@@ -68,7 +68,7 @@ func (x *txnLoad) late(values figures) {
 
 // lost resets connections instead of answering what was done.
 func (x *txnLoad) lost(values figures) {
-	want := pick(5, 50)
+	want := pick(5, 25)
 	for _, c := range []struct {
 		name string
 		key  kmsg.Key
@@ -78,7 +78,7 @@ func (x *txnLoad) lost(values figures) {
 		{"answers to TxnOffsetCommit lost", kmsg.TxnOffsetCommit},
 		{"answers to markers lost", kmsg.WriteTxnMarkers},
 	} {
-		f, k := x.r.misled(c.name, tcpproxy.Rule{Key: int16(c.key), Action: tcpproxy.CutBeforeReply, Probability: 0.3})
+		f, k := x.r.misled(c.name, tcpproxy.Rule{Key: int16(c.key), Action: tcpproxy.CutBeforeReply, Probability: 0.5})
 		x.l.until(c.name, func() int { return k.counts().Done }, want)
 		f.heal()
 		values[c.name] = k.counts().Done
@@ -88,7 +88,7 @@ func (x *txnLoad) lost(values figures) {
 // shared has two clients use one transactional id: each fences the other.
 func (x *txnLoad) shared(values figures) {
 	before := x.unknown.Load()
-	ctx, cancel := context.WithTimeout(context.Background(), pick(5*time.Second, time.Minute))
+	ctx, cancel := context.WithTimeout(context.Background(), pick(5*time.Second, 30*time.Second))
 	defer cancel()
 	var both sync.WaitGroup
 	for i := range 2 {

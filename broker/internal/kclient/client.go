@@ -23,8 +23,10 @@ const answerBytesMax = 16 << 20
 // silenceMax is how long nothing may come while something is asked. A connection
 // whose other end vanished without a word looks open for a quarter of an hour;
 // what is asked over it would never be answered. A new one reaches whoever has
-// the address now.
-const silenceMax = 10 * time.Second
+// the address now. It is longer than any request waits at its receiver: by the
+// time one is sent again over another connection, it has been carried out or
+// refused, and does not come after.
+const silenceMax = 35 * time.Second
 
 // ErrClosed: the client was closed.
 var ErrClosed = errors.New("client is closed")
