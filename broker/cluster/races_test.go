@@ -390,23 +390,8 @@ func TestDrainWaitsForSlowTakers(t *testing.T) {
 	inCluster(t, 3, func(r *rig) {
 		topic := r.topic("orders", 12)
 		r.settle(topic, 4, 4, 4)
-		leaver, begun := r.other(), time.Now()
-		for _, m := range r.nodes {
-			if m == leaver {
-				continue
-			}
-			m.client.Inject(func(c mem.Call) (mem.Fault, bool) {
-				claims := slices.ContainsFunc(c.Txn.Then, func(op metadata.Op) bool {
-					var p metadata.Partition
-					newest, any := metadata.Owner{}, json.Unmarshal(op.Value, &p) == nil
-					if any {
-						newest, any = p.Newest()
-					}
-					return any && newest.Incarnation == m.inc
-				})
-				return mem.FailBefore(), claims && time.Since(begun) < 2*drainIdle
-			})
-		}
+		leaver := r.other()
+		r.refuseClaims(leaver, 2*drainIdle)
 		if err := leaver.Drain(r.ctx); err != nil {
 			t.Fatal(err)
 		}
@@ -422,6 +407,48 @@ func TestDrainWaitsForSlowTakers(t *testing.T) {
 			}
 		}
 	})
+}
+
+// refuseClaims has the claims of all brokers but one fail for some time.
+func (r *rig) refuseClaims(but *member, during time.Duration) {
+	begun := time.Now()
+	for _, m := range r.nodes {
+		if m == but {
+			continue
+		}
+		m.client.Inject(func(c mem.Call) (mem.Fault, bool) {
+			claims := slices.ContainsFunc(c.Txn.Then, func(op metadata.Op) bool {
+				var p metadata.Partition
+				if json.Unmarshal(op.Value, &p) != nil {
+					return false
+				}
+				newest, any := p.Newest()
+				return any && newest.Incarnation == m.inc
+			})
+			return mem.FailBefore(), claims && time.Since(begun) < during
+		})
+	}
+}
+
+// However long the takers take, there is time left to close the chain.
+func TestDrainLeavesTimeToClose(t *testing.T) {
+	for _, within := range []time.Duration{time.Second, 3 * time.Second, time.Minute} {
+		inCluster(t, 3, func(r *rig) {
+			r.settle(r.topic("orders", 12), 4, 4, 4)
+			leaver := r.other()
+			r.refuseClaims(leaver, time.Hour)
+			ctx, cancel := context.WithTimeout(r.ctx, within)
+			defer cancel()
+			begun := time.Now()
+			if err := leaver.Drain(ctx); err != nil {
+				t.Fatal(err)
+			}
+			took, want := time.Since(begun), min(max(within-closeMin, within/2), drainMax)
+			if took < want || took > want+100*time.Millisecond {
+				t.Errorf("within %v: took %v, want %v", within, took, want)
+			}
+		})
+	}
 }
 
 // When nobody is about to take over, a broker that leaves does not wait for long.
