@@ -69,6 +69,36 @@ func TestCloseAbandoned(t *testing.T) {
 	}
 }
 
+// A chain is closed once its CLOSE is committed: a metadata store that does not
+// take the end down in time makes no failure of that.
+func TestCloseWhileMetadataStoreHangs(t *testing.T) {
+	w := newWorld(t)
+	h := &hooked{Store: w.store}
+	a, b := w.start(h), w.start(w.store)
+	write(t, w.lead(a, partition(0), owners(a)), "x")
+	t.Cleanup(w.kv.Resume)
+	h.set(func(key string) error {
+		if key[0] == 'w' {
+			w.kv.Pause()
+		}
+		return nil
+	}, nil)
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if err := a.Close(ctx); err != nil {
+		t.Error(err)
+	}
+	if _, err := a.Release(t.Context(), []Claim{{Partition: partition(0)}}); !errors.Is(err, ErrClosed) {
+		t.Errorf("release: %v", err)
+	}
+	w.kv.Resume()
+	if err := <-a.ran; err != nil {
+		t.Errorf("run: %v", err)
+	}
+	a.ran <- nil
+	equal(t, readAll(t, w.lead(b, partition(0), owners(a, b)), 0, 1<<20), []string{"x"})
+}
+
 // Close returns when the incarnation ends under it.
 func TestCloseOfFencedChain(t *testing.T) {
 	for range 20 {

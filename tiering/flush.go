@@ -291,7 +291,8 @@ func (l *Log) encode(f *flush, previous wal.Digest, acknowledged uint64) {
 // Close ends the chain gracefully: appends are refused from now on, what was
 // appended commits, a checkpoint of everything is written, and a CLOSE object
 // that names it takes the last slot. A successor then needs two reads. After a
-// nil error the incarnation is over and Run returns nil.
+// nil error the incarnation is over and Run returns nil. That the metadata store
+// has the end is not waited for beyond ctx: whoever comes next finds the CLOSE.
 func (l *Log) Close(ctx context.Context) error {
 	l.mu.Lock()
 	if err := l.err; err != nil {
@@ -323,7 +324,10 @@ func (l *Log) Close(ctx context.Context) error {
 	select {
 	case <-l.done: // conclude has run, or somebody else ended the chain
 	case <-ctx.Done():
-		return fmt.Errorf("close chain %s: %w", l.cfg.Incarnation, context.Cause(ctx))
+		if !l.closeCommitted() {
+			return fmt.Errorf("close chain %s: %w", l.cfg.Incarnation, context.Cause(ctx))
+		}
+		l.fail(ErrClosed)
 	}
 	if !errors.Is(l.err, ErrClosed) {
 		return l.err
@@ -345,6 +349,18 @@ func (l *Log) sendClose() error {
 		l.kick()
 	}
 	return nil
+}
+
+func (l *Log) closeCommitted() bool {
+	l.mu.Lock()
+	last := l.last
+	l.mu.Unlock()
+	select {
+	case <-last.done:
+		return last.err == nil
+	default:
+		return false
+	}
 }
 
 // conclude ends the incarnation once its CLOSE is committed in slot, whether or
