@@ -20,9 +20,6 @@ const (
 	drainMax = 2500 * time.Millisecond
 	closeMax = 2 * time.Second
 	endMax   = 300 * time.Millisecond
-	// closeMin is what the wait leaves of the caller's time for closing the log:
-	// what was not taken over is better closed than sealed.
-	closeMin = time.Second
 )
 
 // Drain leaves the cluster in good order while Run goes on; then Run returns.
@@ -75,10 +72,11 @@ func (n *Node) accepting() map[metadata.Incarnation]bool {
 
 // handOver announces the departure and waits while others take over.
 func (n *Node) handOver(ctx context.Context) {
+	// What is not taken over in time is better closed than sealed.
 	patience := drainMax
 	if deadline, ok := ctx.Deadline(); ok {
 		left := time.Until(deadline)
-		patience = min(patience, max(left-closeMin, left/2))
+		patience = min(patience, max(left-closeMax, left/2))
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()

@@ -443,7 +443,7 @@ func TestDrainLeavesTimeToClose(t *testing.T) {
 			if err := leaver.Drain(ctx); err != nil {
 				t.Fatal(err)
 			}
-			took, want := time.Since(begun), min(max(within-closeMin, within/2), drainMax)
+			took, want := time.Since(begun), min(max(within-closeMax, within/2), drainMax)
 			if took < want || took > want+100*time.Millisecond {
 				t.Errorf("within %v: took %v, want %v", within, took, want)
 			}
