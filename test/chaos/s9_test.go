@@ -23,25 +23,55 @@ func transactional(req kmsg.Request) bool {
 // arrive long after its client went on; loses answers; has two clients use one
 // transactional id, others sleep for longer than their transactions may last, and
 // brokers die.
+//
+// Run long, each has a cluster of its own, and another has the faults of S12.
 func TestS9Transactions(t *testing.T) {
+	steps := []step{{"late", (*txnLoad).late}, {"lost", (*txnLoad).lost}, {"shared", (*txnLoad).shared}, {"slept", (*txnLoad).slept}, {"killed", (*txnLoad).killed}}
+	if !long() {
+		txnSteps(t, steps...)
+		return
+	}
+	for _, s := range append(steps, step{"mixed", (*txnLoad).mixed}) {
+		t.Run(s.name, func(t *testing.T) { txnSteps(t, s) })
+	}
+}
+
+// step is one thing that is done to transactions.
+type step struct {
+	name string
+	do   func(x *txnLoad, values figures)
+}
+
+func txnSteps(t *testing.T, steps ...step) {
 	r := newRig(t, "S9", rigOptions{})
 	l := r.startLoad(loadOptions{})
 	x := l.startTxns(false)
 	values := figures{}
-	x.late(values)
-	x.lost(values)
-	x.shared(values)
-	x.slept(values)
-	for range pick(2, 10) {
+	for _, s := range steps {
+		s.do(x, values)
+	}
+	l.finish()
+	r.report("late, lost and shared", values)
+}
+
+// killed kills one broker after the other.
+func (x *txnLoad) killed(values figures) {
+	r := x.r
+	for range pick(2, 20) {
 		k := r.killed(r.random.IntN(len(r.brokers)))
 		time.Sleep(2 * time.Second)
 		k.heal()
 		r.cluster.WaitReady()
 		time.Sleep(3 * time.Second)
 	}
-	l.finish()
 	values["kills"] = r.kills
-	r.report("late, lost and shared", values)
+}
+
+// mixed draws from all kinds of faults at once.
+func (x *txnLoad) mixed(values figures) {
+	d := x.r.nemesis(schedule{length: 3 * time.Minute, least: 5 * time.Second, spread: 10 * time.Second,
+		groups: [][]pack{brokerPacks(), partitionPacks(), storePacks(), etcdPacks()}})
+	values["periods"], values["of them quiet"], values["faults"] = d.periods, d.quiet, fmt.Sprint(d.faults)
 }
 
 // late delivers requests when another transaction of the same producer is long
