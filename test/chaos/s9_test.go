@@ -52,6 +52,9 @@ func txnSteps(t *testing.T, steps ...step) {
 	}
 	l.finish()
 	r.report("late, lost and shared", values)
+	if len(steps) > 1 && (x.aborted.Load() == 0 || x.left.Load() == 0) {
+		t.Errorf("%d transactions aborted and %d left open show nothing", x.aborted.Load(), x.left.Load())
+	}
 }
 
 // killed kills one broker after the other.
