@@ -68,14 +68,16 @@ type markerItem struct {
 // send sends a marker to every partition and returns those that may not have it.
 func (m *markers) send(ctx context.Context, mk marker, partitions []metadata.TopicPartition) []metadata.TopicPartition {
 	var left []metadata.TopicPartition
+	missing := map[metadata.TopicID][]metadata.TopicPartition{}
 	items := map[metadata.Incarnation]*markerItem{}
 	brokers := map[metadata.Incarnation]metadata.Broker{}
 	for _, tp := range partitions {
-		name, b, err := m.c.leader(ctx, tp)
-		if errors.Is(err, errTopicGone) {
+		name, b, err := m.c.leader(tp)
+		switch {
+		case errors.Is(err, errNoTopic):
+			missing[tp.Topic] = append(missing[tp.Topic], tp)
 			continue
-		}
-		if err != nil {
+		case err != nil:
 			left = append(left, tp)
 			continue
 		}
@@ -94,17 +96,21 @@ func (m *markers) send(ctx context.Context, mk marker, partitions []metadata.Top
 		<-it.done // closed within markerTimeout of its turn
 		left = append(left, it.left...)
 	}
+	for topic, list := range missing { // last: the store may not answer
+		if !m.c.gone(ctx, topic) {
+			left = append(left, list...)
+		}
+	}
 	return left
 }
 
 var (
-	errTopicGone = errors.New("the topic is gone")
-	errNoLeader  = errors.New("no leader")
+	errNoTopic  = errors.New("the view has no such topic")
+	errNoLeader = errors.New("no leader")
 )
 
-// leader tells a partition's topic and who leads it. That the topic is gone is
-// the store's word: the view may be behind.
-func (c *Coordinator) leader(ctx context.Context, tp metadata.TopicPartition) (string, metadata.Broker, error) {
+// leader tells a partition's topic and who leads it, as far as the view knows.
+func (c *Coordinator) leader(tp metadata.TopicPartition) (string, metadata.Broker, error) {
 	var owner metadata.Incarnation
 	name := metadata.OffsetsTopic
 	if tp.Topic == offsetsTopicID {
@@ -116,7 +122,7 @@ func (c *Coordinator) leader(ctx context.Context, tp metadata.TopicPartition) (s
 	} else {
 		t, ok := c.cfg.View.TopicByID(tp.Topic)
 		if !ok {
-			return "", metadata.Broker{}, c.missing(ctx, tp.Topic)
+			return "", metadata.Broker{}, errNoTopic
 		}
 		p, ok := c.cfg.View.Partition(tp)
 		if !ok {
@@ -135,17 +141,13 @@ func (c *Coordinator) leader(ctx context.Context, tp metadata.TopicPartition) (s
 	return name, b, nil
 }
 
-func (c *Coordinator) missing(ctx context.Context, topic metadata.TopicID) error {
+// gone tells whether a topic that the view does not have was deleted: that is the
+// store's word, for the view may be behind.
+func (c *Coordinator) gone(ctx context.Context, topic metadata.TopicID) bool {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.AttemptTimeout)
 	defer cancel()
 	entries, _, err := c.cfg.KV.Get(ctx, metadata.TopicKey(topic))
-	switch {
-	case err != nil:
-		return err
-	case entries[0].Exists():
-		return errNoLeader
-	}
-	return errTopicGone
+	return err == nil && !entries[0].Exists()
 }
 
 func (m *markers) enqueue(b metadata.Broker, it *markerItem) {

@@ -355,6 +355,37 @@ func TestMarkersOfGoneTopics(t *testing.T) {
 	})
 }
 
+// Whether a topic is gone is asked once for all its partitions, and after the
+// markers that need no such question are on their way.
+func TestQuestionsAboutGoneTopics(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		a := w.begin()
+		tID, uID := w.topics["t"].ID, w.topics["u"].ID
+		a.view.change(func() { delete(a.view.topics, "t") })
+		asked, before := 0, 0
+		a.kv.Inject(func(c mem.Call) (mem.Fault, bool) {
+			if c.Op != "get" || !slices.Contains(c.Keys, metadata.TopicKey(tID)) {
+				return mem.Fault{}, false
+			}
+			asked++
+			w.mu.Lock()
+			before = w.sent
+			w.mu.Unlock()
+			return mem.FailBefore(), true
+		})
+		var all []metadata.TopicPartition
+		for _, topic := range []metadata.TopicID{tID, uID, tID} {
+			for p := range int32(2) {
+				all = append(all, metadata.TopicPartition{Topic: topic, Partition: p})
+			}
+		}
+		left := a.markers.send(t.Context(), marker{producer: txn.Producer{ID: 7, Epoch: 1}, epoch: 1, version: 2}, all)
+		if asked != 1 || before != 1 || len(left) != 4 {
+			t.Fatalf("asked %d times, after %d requests; %d partitions are left", asked, before, len(left))
+		}
+	})
+}
+
 func TestTransactionalIDsExpire(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		a := w.begin(func(c *Config) { c.TransactionalIDExpiration = time.Hour })
