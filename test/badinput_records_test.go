@@ -119,6 +119,11 @@ func summed(b []byte) []byte {
 // that vouches for it.
 func edit(position, width int, value int64) []byte { return edited(keyed(3), position, width, value) }
 
+// transactional makes b the first batch of a producer's transaction.
+func transactional(b []byte, producer int64) []byte {
+	return edited(edited(edited(edited(b, atAttributes, 2, 0x10), atProducerID, 8, producer), atEpoch, 2, 0), atSequence, 4, 0)
+}
+
 func edited(b []byte, position, width int, value int64) []byte {
 	var v [8]byte
 	binary.BigEndian.PutUint64(v[:], uint64(value))
@@ -173,7 +178,7 @@ func badHeaders() []badRecords {
 		{"control batch of a transaction", edited(edit(atAttributes, 2, 0x30), atProducerID, 8, 1), invalid},
 		{"transactional without a producer", edit(atAttributes, 2, 0x10), invalid},
 		{"transactional without a transactional id",
-			edited(edited(edited(edit(atAttributes, 2, 0x10), atProducerID, 8, 1), atEpoch, 2, 0), atSequence, 4, 0),
+			transactional(keyed(3), 1),
 			[]*kerr.Error{kerr.InvalidRecord, kerr.TransactionalIDAuthorizationFailed}},
 		{"log append time set by the producer", edit(atAttributes, 2, 0x08), timestamp},
 		{"codec 5", edit(atAttributes, 2, 5), codec},
@@ -279,7 +284,10 @@ func produceNowhere(t *testing.T, r *badRig) {
 		{"internal topic", 9, func(p *kmsg.ProduceRequest) { p.Topics[0].Topic = "__consumer_offsets" }, kerr.InvalidTopicException},
 		{"acks 2", 9, func(p *kmsg.ProduceRequest) { p.Acks = 2 }, kerr.InvalidRequiredAcks},
 		{"acks -2", 9, func(p *kmsg.ProduceRequest) { p.Acks = -2 }, kerr.InvalidRequiredAcks},
-		{"transactional id", 9, func(p *kmsg.ProduceRequest) { p.TransactionID = kmsg.StringPtr("t") }, kerr.TransactionalIDAuthorizationFailed},
+		{"transaction of nobody", 9, func(p *kmsg.ProduceRequest) {
+			p.TransactionID = kmsg.StringPtr("t")
+			p.Topics[0].Partitions[0].Records = transactional(keyed(1), 1<<40)
+		}, kerr.InvalidProducerIDMapping},
 	} {
 		req := badProduce(badTopic, keyed(1))
 		c.change(req)

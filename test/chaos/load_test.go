@@ -50,8 +50,6 @@ type load struct {
 	acks       map[int32][]ack
 	highest    map[int32]int64 // acknowledged offset
 	clientErrs []error
-
-	logs []*clientLog // of the producers
 }
 
 // ack is when a record was handed to a producer and when it was acknowledged.
@@ -162,10 +160,8 @@ func (r *rig) startLoad(o loadOptions) *load {
 	l := &load{r: r, o: o, cancel: cancel, quit: quit, readingCtx: reading, acks: make(map[int32][]ack), highest: make(map[int32]int64)}
 	r.t.Cleanup(func() { cancel(); quit(); l.sending.Wait(); l.reading.Wait() })
 	for i := range o.producers {
-		kept := &clientLog{name: fmt.Sprintf("producer-%d", i)}
-		l.logs = append(l.logs, kept)
 		cl := r.client( // idempotent, and so with up to five requests in flight
-			kgo.WithLogger(kept),
+			r.logged(fmt.Sprintf("producer-%d", i)),
 			kgo.RecordPartitioner(kgo.ManualPartitioner()),
 			kgo.ProducerLinger(2*time.Millisecond),
 			kgo.UnknownTopicRetries(-1))

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -35,6 +36,7 @@ type rig struct {
 	history *checker.History
 
 	closeHistory func() error
+	logs         atomic.Int64 // of clients that are kept
 
 	clients []*tcpproxy.Proxy   // clients to a broker; reads Kafka's frames
 	peers   []*tcpproxy.Proxy   // brokers to a broker; a link for each source

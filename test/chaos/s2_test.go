@@ -1,8 +1,6 @@
 package chaos
 
 import (
-	"fmt"
-	"os"
 	"slices"
 	"testing"
 	"time"
@@ -95,9 +93,6 @@ func (l *load) stopLeader(adm *kadm.Client, n int, length time.Duration) zombieC
 		}
 	}
 	f.heal()
-	if len(count.taken) > 0 && slices.Max(count.taken) > hangAckMax {
-		l.dumpLogs(fmt.Sprintf("stop-%d", n))
-	}
 	for _, rep := range replies {
 		var err error
 		select {
@@ -116,19 +111,6 @@ func (l *load) stopLeader(adm *kadm.Client, n int, length time.Duration) zombieC
 		}
 	}
 	return count
-}
-
-// dumpLogs keeps what the producers logged last, where logs are kept.
-func (l *load) dumpLogs(why string) {
-	l.r.t.Helper()
-	dir := os.Getenv("TIDEMARK_TEST_LOGS")
-	if dir == "" {
-		return
-	}
-	for _, c := range l.logs {
-		path, err := c.dump(dir, why)
-		l.r.t.Logf("what %s logged before: %s, %v", c.name, path, err)
-	}
 }
 
 // someLeader is a broker that leads something, and what that is.

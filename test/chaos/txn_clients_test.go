@@ -59,7 +59,7 @@ func (x *txnLoad) gaveUp(who string, err error) {
 // of the same transactional id.
 func (x *txnLoad) copy(ctx context.Context, id string) {
 	for n := 0; ctx.Err() == nil; n++ {
-		s, err := kgo.NewGroupTransactSession(x.r.options(kgo.TransactionalID(id), kgo.TransactionTimeout(txnTimeout),
+		s, err := kgo.NewGroupTransactSession(x.r.options(x.r.logged(id), kgo.TransactionalID(id), kgo.TransactionTimeout(txnTimeout),
 			kgo.ConsumerGroup(txnGroup), kgo.ConsumeTopics(txnIn), kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 			kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.UnknownTopicRetries(-1),
 			kgo.SessionTimeout(10*time.Second), kgo.HeartbeatInterval(time.Second), kgo.RebalanceTimeout(10*time.Second))...)
@@ -162,7 +162,7 @@ func (x *txnLoad) mix(ctx context.Context, who, id string, opts ...kgo.Opt) {
 
 // producer is an instance of a transactional producer.
 func (x *txnLoad) producer(id string, opts ...kgo.Opt) *kgo.Client {
-	return x.r.newClient(append(opts, kgo.TransactionalID(id), kgo.TransactionTimeout(txnTimeout),
+	return x.r.newClient(append(opts, x.r.logged(id), kgo.TransactionalID(id), kgo.TransactionTimeout(txnTimeout),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.UnknownTopicRetries(-1))...)
 }
 
