@@ -138,6 +138,21 @@ func TestBadTransactions(t *testing.T) {
 		s.ack(2, 1)
 		s.reads(s.committed("c"), 0, 2, 1)
 	})
+	f("C9", "a reader of what is committed goes back behind what it read", func(s *story) {
+		s.ack(0, 3)
+		c := s.committed("c")
+		s.reads(c, 0, 0, 0)
+		s.reads(c, 0, 1, 1)
+		c.Reset(topic, 0, 5, 1)
+	})
+	f("C9", "a reader that went back leaves out what is committed", func(s *story) {
+		s.ack(0, 3)
+		s.reads(s.Consumer("d", ReadCommitted, Subscribed), 0, 1, 1)
+		c := s.committed("c")
+		s.reads(c, 0, 0, 0)
+		c.Reset(topic, 0, 2, 2)
+		s.reads(c, 0, 2, 2)
+	})
 	f("C11", "half of a transaction is read", func(s *story) {
 		x := s.p.Begin()
 		s.in(x, 0, 0, 1)
@@ -226,6 +241,17 @@ func TestGoodTransactions(t *testing.T) {
 			p.Marks(topic, 0, Marks{0, 6, 6})
 			p.Done(nil)
 		}
+	})
+	f("a reader goes back over what was aborted, and it delivered nothing of", func(s *story) {
+		s.ack(0, 1)
+		c := s.committed("c")
+		s.reads(c, 0, 0, 0)
+		x := s.p.Begin()
+		s.in(x, 0, 1, 2)
+		s.ended(x, false)
+		c.Reset(topic, 0, 4, 1)
+		s.ack(4, 1)
+		s.reads(c, 0, 4, 3)
 	})
 	f("a commit of unknown outcome, of which nothing shows", func(s *story) {
 		x := s.p.Begin()
