@@ -55,7 +55,7 @@ func (s *scan) checkCheckpoint(ctx context.Context) error {
 		if unanswered(ctx, err) || errors.Is(err, metadata.ErrNoChain) {
 			return err
 		}
-		if !s.holed {
+		if !s.holed && !s.chain.Inherited { // it may have been inherited since, and its checkpoint deleted
 			s.problem(KindCheckpoint, "%v", err)
 		}
 		return nil

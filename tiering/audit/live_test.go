@@ -10,8 +10,11 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/tidemark-io/tidemark/metadata"
 	"github.com/tidemark-io/tidemark/tiering"
+	"github.com/tidemark-io/tidemark/tiering/audit"
 	"github.com/tidemark-io/tidemark/tiering/object"
+	"github.com/tidemark-io/tidemark/tiering/wal"
 )
 
 // TestLive audits a cluster again and again while producers write, leaders
@@ -103,6 +106,50 @@ func live(t *testing.T, seed uint64, tune func(*tiering.Config)) {
 	if rep.Totals.Records < 500 || rep.Totals.ChainsSealed == 0 {
 		t.Errorf("too little happened: %+v", rep.Totals)
 	}
+}
+
+// A chain whose heirs have everything of it in checkpoints of their own loses its
+// checkpoint, which an audit that saw it before does not take for damage.
+func TestChainInheritedMeanwhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, b, c := w.build()
+		for _, n := range []*node{a, b, c} {
+			chain, _, err := metadata.LoadChain(context.Background(), w.kv, n.inc)
+			if err != nil || chain.End == nil || chain.Checkpoint == 0 || chain.Inherited {
+				continue
+			}
+			cfg := w.config()
+			key := wal.CheckpointKey(n.inc, chain.Checkpoint)
+			cfg.Store = &beforeGet{Store: w.store, key: key, f: func() {
+				chain.Inherited = true
+				w.put(metadata.ChainKey(n.inc), chain)
+				w.delete(key)
+			}}
+			for _, p := range w.audit(cfg).Problems {
+				if p.Kind == audit.KindCheckpoint {
+					t.Errorf("%s: %s", p.Kind, p.What)
+				}
+			}
+			return
+		}
+		t.Fatal("no sealed chain has a checkpoint")
+	})
+}
+
+// beforeGet has f happen right before an object is read for the first time.
+type beforeGet struct {
+	object.Store
+	key  string
+	f    func()
+	once sync.Once
+}
+
+func (s *beforeGet) Get(ctx context.Context, key string, pos, length int64) ([]byte, error) {
+	if key == s.key {
+		s.once.Do(s.f)
+	}
+	return s.Store.Get(ctx, key, pos, length)
 }
 
 // leader is the partition where it is led now, nil where nobody leads it.
