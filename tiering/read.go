@@ -107,9 +107,11 @@ func (p *Partition) read(ctx context.Context, offset int64, maxBytes int, commit
 	if err != nil {
 		return res, err
 	}
-	res.Records = within(after(first, offset), maxBytes, true)
+	whole := after(first, offset)
+	res.Records = within(whole, maxBytes, true)
 	res.Release = release
-	if len(refs) > 1 && len(res.Records) < maxBytes && len(res.Records)+int(refs[1].RawLen) <= 2*maxBytes {
+	if len(refs) > 1 && len(res.Records) == len(whole) && // else what comes next would leave a gap
+		len(res.Records) < maxBytes && len(res.Records)+int(refs[1].RawLen) <= 2*maxBytes {
 		err = p.gather(ctx, refs[1:], maxBytes, res)
 	}
 	if err == nil && committed {

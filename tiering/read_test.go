@@ -4,7 +4,9 @@ import (
 	"encoding/binary"
 	"hash/crc32"
 	"math"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/tidemark-io/tidemark/tiering/batch"
 )
@@ -69,5 +71,48 @@ func TestEpochEndOfNoEpoch(t *testing.T) {
 		if got := p.EpochEnd(epoch); got != (EpochEnd{Epoch: -1, End: -1}) {
 			t.Errorf("end of epoch %d: %+v", epoch, got)
 		}
+	}
+}
+
+// What a read returns goes on without a gap: where a batch does not fit any more it
+// ends, though a smaller one that comes later, elsewhere, would.
+func TestReadEndsWhereItIsFull(t *testing.T) {
+	w := newWorld(t)
+	w.tune = func(cfg *Config) { cfg.FlushSpacing = 50 * time.Millisecond }
+	a := w.start(w.store)
+	p := w.lead(a, partition(0), owners(a))
+	write(t, p, "first") // the next flush waits for what comes in the meantime
+	release, err := a.Admit(t.Context(), 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	many, few, large := numbered("v", 200), []string{"few"}, []string{strings.Repeat("large", 200)}
+	var last *Appended
+	for _, values := range [][]string{many, few, large} {
+		raw, h := makeBatch(-1, -1, -1, 0, values...)
+		if last, err = p.Append(raw, h, 0, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	release()
+	settled(t, last, nil)
+	write(t, p, "later")
+	if n := len(p.seen().tail); n != 3 {
+		t.Fatalf("%d extents", n)
+	}
+	for maxBytes := 1; maxBytes < 2000; maxBytes += 50 {
+		res, err := p.Read(t.Context(), 201, maxBytes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		next := int64(201)
+		for b := res.Records; len(b) > 0; {
+			h, err := batch.Parse(b)
+			if err != nil || h.BaseOffset != next {
+				t.Fatalf("at most %d bytes: offset %d follows %d, %v", maxBytes, h.BaseOffset, next, err)
+			}
+			next, b = h.LastOffset()+1, b[h.Length:]
+		}
+		res.Release()
 	}
 }
