@@ -319,6 +319,29 @@ func TestConsumerRegex(t *testing.T) {
 	})
 }
 
+// The topic of offsets can be subscribed to before anything was committed, as it
+// is listed; without a log to copy offsets to, it never comes.
+func TestConsumerOfOffsets(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *env) {
+		_, copied := offsetsCopy()
+		regex := "__consumer_.*"
+		join := func(req *kmsg.ConsumerGroupHeartbeatRequest) {
+			req.SubscribedTopicNames, req.SubscribedTopicRegex = nil, &regex
+		}
+		a := e.owned(noInterval, copied)
+		got := a.beat("g", "a", 0, join)
+		if n := len(assigned(got)); n != metadata.GroupShards || got.Assignment.Topics[0].TopicID != metadata.InternalTopicID(metadata.OffsetsTopic) {
+			t.Errorf("%d partitions assigned, of %v", n, got.Assignment)
+		}
+	})
+	inBubble(t, func(t *testing.T, e *env) {
+		got := e.owned(noInterval).beat("g", "a", 0, func(req *kmsg.ConsumerGroupHeartbeatRequest) {
+			req.SubscribedTopicNames = []string{metadata.OffsetsTopic}
+		})
+		wantAssigned(t, got, 1, []int32{}...)
+	})
+}
+
 func TestConsumerGroupConfigs(t *testing.T) {
 	inBubble(t, func(t *testing.T, e *env) {
 		a := e.owned()

@@ -2,7 +2,9 @@ package coordinator
 
 import (
 	"log/slog"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -164,8 +166,19 @@ func (c *Coordinator) image() *consumer.Image {
 	if last != nil {
 		version = last.Version() + 1
 	}
-	c.images.topics, c.images.image = topics, consumer.NewImage(version, topics)
+	c.images.topics, c.images.image = topics, consumer.NewImage(version, c.withOffsets(topics))
 	return c.images.image
+}
+
+// withOffsets adds the topic of offsets where it is yet to be made: it is listed
+// to clients from the beginning, and those who ask for it, or for what matches,
+// are to get it as soon as there is something to read.
+func (c *Coordinator) withOffsets(topics []*metadata.Topic) []*metadata.Topic {
+	at, made := slices.BinarySearchFunc(topics, metadata.OffsetsTopic, func(t *metadata.Topic, name string) int { return strings.Compare(t.Name, name) })
+	if made || c.cfg.OffsetsLog == nil {
+		return topics
+	}
+	return slices.Insert(slices.Clone(topics), at, &metadata.Topic{ID: offsetsTopicID, Name: metadata.OffsetsTopic, Partitions: metadata.GroupShards})
 }
 
 func sameSlice(a, b []*metadata.Topic) bool {
