@@ -100,25 +100,15 @@ func (i *Inspector) Extent(ctx context.Context, ref *wal.ExtentRef) ([]byte, err
 // Page reads a manifest page. ErrDataLoss when it is missing, ErrCorrupt when it
 // is damaged or says something else than ref.
 func (i *Inspector) Page(ctx context.Context, tp metadata.TopicPartition, ref wal.PageRef) ([]wal.ExtentRef, error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	key := wal.PageKey(tp, ref.Epoch, ref.Number)
-	b, err := i.log.cfg.Store.Get(ctx, key, 0, -1)
-	if errors.Is(err, object.ErrNotFound) {
-		return nil, fmt.Errorf("%w: %s", ErrDataLoss, key)
-	}
-	if err != nil {
-		return nil, err
-	}
-	refs, err := wal.DecodePage(b, i.log.cfg.Cluster, ref)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", ErrCorrupt, key, err)
-	}
-	return refs, nil
+	return inspectPage(ctx, i, tp, ref, wal.DecodePage)
 }
 
 // SegmentPage is Page for a page of segments.
 func (i *Inspector) SegmentPage(ctx context.Context, tp metadata.TopicPartition, ref wal.PageRef) ([]wal.SegmentRef, error) {
+	return inspectPage(ctx, i, tp, ref, wal.DecodeSegmentPage)
+}
+
+func inspectPage[T any](ctx context.Context, i *Inspector, tp metadata.TopicPartition, ref wal.PageRef, decode func([]byte, wal.ClusterID, wal.PageRef) ([]T, error)) ([]T, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	key := wal.PageKey(tp, ref.Epoch, ref.Number)
@@ -129,7 +119,7 @@ func (i *Inspector) SegmentPage(ctx context.Context, tp metadata.TopicPartition,
 	if err != nil {
 		return nil, err
 	}
-	refs, err := wal.DecodeSegmentPage(b, i.log.cfg.Cluster, ref)
+	refs, err := decode(b, i.log.cfg.Cluster, ref)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrCorrupt, key, err)
 	}
